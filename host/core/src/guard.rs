@@ -1,0 +1,255 @@
+//! The signer guard: never two digests for one slot, over crashes and restarts.
+//!
+//! Here lives the decision, in memory. Each decision comes with a [`GuardUpdate`] that the
+//! shell syncs to the guard's own file before the signature leaves; the file is outside the
+//! store and outside every backup. Kinds of the host's own numbering are asked for only by
+//! the host; [`Guard::engine_slot`] refuses them to engines.
+
+use std::collections::BTreeMap;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use moult_sdk::{CommitIndex, Digest, Slot};
+use moult_types::{ChainId, EpochIdentity, GlobalIndex, PublicKey, Scope, SlotKind};
+
+use crate::io::GuardUpdate;
+
+/// Everything the guard remembers; the content of its file.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct GuardState {
+    /// The chain it belongs to.
+    pub chain: ChainId,
+    /// The key it guards.
+    pub key: PublicKey,
+    /// The epoch it is in, and its identity.
+    pub epoch: u64,
+    /// See `epoch`.
+    pub identity: EpochIdentity,
+    /// How often the node has started.
+    pub start_count: u64,
+    /// Last prepare of the epoch: (index, hash); index 0 before the first.
+    pub prepared: (CommitIndex, Digest),
+    /// High-water mark of the final chain: (global index, hash); 0 before the first block.
+    pub final_mark: (GlobalIndex, Digest),
+    /// By engine kind: slots at or below are closed.
+    pub released: BTreeMap<u16, (u64, u64)>,
+    /// Signed slots: scope, kind, a, b.
+    pub slots: BTreeMap<(Scope, u16, u64, u64), Digest>,
+}
+
+impl GuardState {
+    /// A guard that has never signed, for a node that starts its chain at genesis.
+    pub fn new(chain: ChainId, key: PublicKey, identity: EpochIdentity) -> Self {
+        Self {
+            chain,
+            key,
+            epoch: 0,
+            identity,
+            start_count: 0,
+            prepared: (CommitIndex(0), identity.digest()),
+            final_mark: (GlobalIndex(0), Digest::ZERO),
+            released: BTreeMap::new(),
+            slots: BTreeMap::new(),
+        }
+    }
+
+    /// Replays one update; the file is a snapshot and the updates after it.
+    pub fn apply(&mut self, update: &GuardUpdate) {
+        match *update {
+            GuardUpdate::Signed { scope, slot, digest } => {
+                self.slots.insert((scope, slot.kind, slot.a, slot.b), digest);
+            }
+            GuardUpdate::Prepared { index, hash } => self.prepared = (index, hash),
+            GuardUpdate::Released(slot) => {
+                let mark = self.released.entry(slot.kind).or_default();
+                *mark = (*mark).max((slot.a, slot.b));
+                let (scope, mark) = (Scope::Epoch(self.identity), *mark);
+                let first = (scope, slot.kind, 0, 0);
+                let closed: Vec<_> =
+                    self.slots.range(first..=(scope, slot.kind, mark.0, mark.1)).map(|(key, _)| *key).collect();
+                for key in closed {
+                    self.slots.remove(&key);
+                }
+            }
+            GuardUpdate::Epoch { number, identity } => {
+                self.epoch = number;
+                self.identity = identity;
+                self.prepared = (CommitIndex(0), identity.digest());
+                self.released.clear();
+                // Votes and readiness of the epoch just closed may still be asked for again.
+                self.slots.retain(|(scope, ..), _| match scope {
+                    Scope::Epoch(of) => *of == identity,
+                    Scope::Number(of) => of.0 + 1 >= number,
+                });
+            }
+            GuardUpdate::Started { count } => self.start_count = count,
+            GuardUpdate::FinalMark { global, hash } => self.final_mark = (global, hash),
+        }
+    }
+}
+
+/// Why the guard does not let something be signed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum GuardRefusal {
+    /// Another digest was signed for this slot.
+    #[error("another digest was signed for this slot before")]
+    Conflict,
+    /// The slot was released, or lies below one that closed it.
+    #[error("the slot is closed")]
+    Closed,
+    /// An engine asked for a slot of the host's.
+    #[error("the slot kind {0:#x} is the host's own")]
+    HostKind(u16),
+    /// This node signs nothing (see the reason given at start).
+    #[error("this node signs nothing")]
+    Disabled,
+}
+
+/// Decides what may be signed.
+#[derive(Debug)]
+pub struct Guard {
+    state: GuardState,
+    enabled: bool,
+}
+
+impl Guard {
+    /// Takes up a state. A disabled guard refuses everything: for a node whose guard is
+    /// missing, restored, cloned or older than its chain.
+    pub fn new(state: GuardState, enabled: bool) -> Self {
+        Self { state, enabled }
+    }
+
+    /// What it remembers.
+    pub fn state(&self) -> &GuardState {
+        &self.state
+    }
+
+    /// Whether anything may be signed.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Signs nothing from now on.
+    pub fn disable(&mut self) {
+        self.enabled = false;
+    }
+
+    /// Records an update that decides nothing (epoch, start, marks).
+    pub fn note(&mut self, update: GuardUpdate) -> GuardUpdate {
+        self.state.apply(&update);
+        update
+    }
+
+    /// Whether an engine may sign. `Ok(None)`: the very same digest was signed before.
+    ///
+    /// # Errors
+    /// The slot is taken, closed, or not an engine's.
+    pub fn engine_slot(&mut self, slot: Slot, digest: Digest) -> Result<Option<GuardUpdate>, GuardRefusal> {
+        if slot.kind >= SlotKind::HOST_FIRST {
+            return Err(GuardRefusal::HostKind(slot.kind));
+        }
+        if self.state.released.get(&slot.kind).is_some_and(|&mark| (slot.a, slot.b) <= mark) {
+            return Err(GuardRefusal::Closed);
+        }
+        self.slot(Scope::Epoch(self.state.identity), slot, digest)
+    }
+
+    /// Whether the host may sign a slot that is kept one by one (votes, readiness,
+    /// proposals). `Ok(None)`: the very same digest was signed before.
+    ///
+    /// # Errors
+    /// The slot is taken.
+    pub fn slot(&mut self, scope: Scope, slot: Slot, digest: Digest) -> Result<Option<GuardUpdate>, GuardRefusal> {
+        if !self.enabled {
+            return Err(GuardRefusal::Disabled);
+        }
+        match self.state.slots.get(&(scope, slot.kind, slot.a, slot.b)) {
+            Some(signed) if *signed == digest => Ok(None),
+            Some(_) => Err(GuardRefusal::Conflict),
+            None => Ok(Some(self.note(GuardUpdate::Signed { scope, slot, digest }))),
+        }
+    }
+
+    /// Whether a batch of this start may be signed: sequence numbers of a start are given
+    /// out once, and the count was raised durably when the node started.
+    ///
+    /// # Errors
+    /// The guard is disabled.
+    pub fn batch(&self) -> Result<(), GuardRefusal> {
+        if self.enabled { Ok(()) } else { Err(GuardRefusal::Disabled) }
+    }
+
+    /// Whether a prepare may be signed: above the last one, in the present epoch. That the
+    /// chain passes through every block prepared before is the caller's to show
+    /// (`extends_prepared`: the hash of the caller's chain at the last prepared index).
+    /// `Ok(None)`: the very same prepare was signed before.
+    ///
+    /// # Errors
+    /// The index is closed, or the chain is another one than what was prepared.
+    pub fn prepare(
+        &mut self,
+        identity: EpochIdentity,
+        index: CommitIndex,
+        hash: Digest,
+        extends_prepared: Option<Digest>,
+    ) -> Result<Option<GuardUpdate>, GuardRefusal> {
+        if !self.enabled {
+            return Err(GuardRefusal::Disabled);
+        }
+        let (last, last_hash) = self.state.prepared;
+        if identity != self.state.identity || index < last {
+            return Err(GuardRefusal::Closed);
+        }
+        if index == last {
+            return if hash == last_hash { Ok(None) } else { Err(GuardRefusal::Conflict) };
+        }
+        if extends_prepared != Some(last_hash) {
+            return Err(GuardRefusal::Conflict);
+        }
+        Ok(Some(self.note(GuardUpdate::Prepared { index, hash })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard() -> Guard {
+        let identity = EpochIdentity([1; 32]);
+        Guard::new(GuardState::new(ChainId([2; 32]), PublicKey([3; 32]), identity), true)
+    }
+
+    fn slot(kind: u16, a: u64, b: u64) -> Slot {
+        Slot { kind, a, b }
+    }
+
+    #[test]
+    fn one_digest_a_slot_and_none_below_what_was_released() {
+        let mut guard = guard();
+        let (one, two) = (Digest([1; 32]), Digest([2; 32]));
+        assert!(matches!(guard.engine_slot(slot(1, 1, 1), one), Ok(Some(_))));
+        assert_eq!(guard.engine_slot(slot(1, 1, 1), one), Ok(None));
+        assert_eq!(guard.engine_slot(slot(1, 1, 1), two), Err(GuardRefusal::Conflict));
+        guard.note(GuardUpdate::Released(slot(1, 1, 5)));
+        assert!(guard.state().slots.is_empty());
+        assert_eq!(guard.engine_slot(slot(1, 1, 1), one), Err(GuardRefusal::Closed));
+        assert!(matches!(guard.engine_slot(slot(1, 1, 6), two), Ok(Some(_))));
+        assert!(matches!(guard.engine_slot(slot(2, 1, 1), two), Ok(Some(_))));
+        assert_eq!(guard.engine_slot(slot(0x8001, 9, 0), two), Err(GuardRefusal::HostKind(0x8001)));
+    }
+
+    #[test]
+    fn prepares_rise_on_one_chain() {
+        let mut guard = guard();
+        let identity = guard.state().identity;
+        let h = |n: u8| Digest([n; 32]);
+        let start = identity.digest();
+        assert!(matches!(guard.prepare(identity, CommitIndex(2), h(2), Some(start)), Ok(Some(_))));
+        assert_eq!(guard.prepare(identity, CommitIndex(2), h(2), None), Ok(None));
+        assert_eq!(guard.prepare(identity, CommitIndex(2), h(9), None), Err(GuardRefusal::Conflict));
+        assert_eq!(guard.prepare(identity, CommitIndex(1), h(1), None), Err(GuardRefusal::Closed));
+        assert_eq!(guard.prepare(identity, CommitIndex(3), h(3), Some(h(8))), Err(GuardRefusal::Conflict));
+        assert!(matches!(guard.prepare(identity, CommitIndex(3), h(3), Some(h(2))), Ok(Some(_))));
+        guard.note(GuardUpdate::Epoch { number: 1, identity: EpochIdentity([7; 32]) });
+        assert_eq!(guard.prepare(identity, CommitIndex(4), h(4), Some(h(3))), Err(GuardRefusal::Closed));
+    }
+}

@@ -1,0 +1,137 @@
+use ed25519_dalek::VerifyingKey;
+use moult_types::statement::signing_bytes;
+use moult_types::{AuthorityId, AuthorityIndex, ChainId, Committee, PublicKey, Scope, Signature, Statement};
+use thiserror::Error;
+
+use crate::keys::{KeyPair, Signer};
+
+/// Why something signed is not accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum VerifyError {
+    /// The key is no point of the curve, or one of small order.
+    #[error("the public key {0} is not a valid ed25519 key")]
+    BadKey(PublicKey),
+    /// The signature does not hold.
+    #[error("the signature does not verify")]
+    BadSignature,
+    /// The author is not in the committee.
+    #[error("authority {} is not in the committee", .0.0)]
+    UnknownAuthor(AuthorityIndex),
+}
+
+/// The keys of one committee, decompressed once.
+#[derive(Clone, Debug)]
+pub struct Keyring {
+    chain: ChainId,
+    keys: Vec<VerifyingKey>,
+}
+
+impl Keyring {
+    /// Decompresses the keys.
+    ///
+    /// # Errors
+    /// A key is not valid.
+    pub fn new(chain: ChainId, committee: &Committee) -> Result<Self, VerifyError> {
+        let keys = committee.members().iter().map(|m| parse_key(&m.key)).collect::<Result<_, _>>()?;
+        Ok(Self { chain, keys })
+    }
+
+    /// Checks one statement of a member.
+    ///
+    /// # Errors
+    /// The author is unknown or the signature does not hold.
+    pub fn verify(&self, scope: Scope, statement: &Statement, signature: &Signature) -> Result<(), VerifyError> {
+        let author = statement.author;
+        let key = self.keys.get(author.as_usize()).ok_or(VerifyError::UnknownAuthor(author))?;
+        verify_raw(key, &signing_bytes(self.chain, scope, statement), signature)
+    }
+}
+
+/// Checks one statement against one key.
+///
+/// # Errors
+/// The key is invalid or the signature does not hold.
+pub fn verify_statement(
+    key: &PublicKey,
+    chain: ChainId,
+    scope: Scope,
+    statement: &Statement,
+    signature: &Signature,
+) -> Result<(), VerifyError> {
+    verify_raw(&parse_key(key)?, &signing_bytes(chain, scope, statement), signature)
+}
+
+fn parse_key(key: &PublicKey) -> Result<VerifyingKey, VerifyError> {
+    let parsed = VerifyingKey::from_bytes(&key.0).map_err(|_| VerifyError::BadKey(*key))?;
+    if parsed.is_weak() { Err(VerifyError::BadKey(*key)) } else { Ok(parsed) }
+}
+
+fn verify_raw(key: &VerifyingKey, bytes: &[u8], signature: &Signature) -> Result<(), VerifyError> {
+    let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+    key.verify_strict(bytes, &signature).map_err(|_| VerifyError::BadSignature)
+}
+
+/// Proof that the holder of `keys` wants it to stand for `authority`.
+pub fn possession(keys: &KeyPair, authority: AuthorityId) -> Signature {
+    keys.sign_raw(&possession_bytes(&keys.public_key(), authority))
+}
+
+/// Checks a proof of possession.
+///
+/// # Errors
+/// The key is invalid or the proof does not hold.
+pub fn check_possession(key: &PublicKey, authority: AuthorityId, proof: &Signature) -> Result<(), VerifyError> {
+    verify_raw(&parse_key(key)?, &possession_bytes(key, authority), proof)
+}
+
+fn possession_bytes(key: &PublicKey, authority: AuthorityId) -> Vec<u8> {
+    [b"moult possession 1\n".as_slice(), &key.0, &authority.0].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use moult_types::{Digest, EpochIdentity, EpochNumber, Slot};
+
+    use super::*;
+
+    fn statement() -> Statement {
+        Statement { author: AuthorityIndex(0), slot: Slot { kind: 1, a: 2, b: 3 }, digest: Digest([7; 32]) }
+    }
+
+    #[test]
+    fn a_signature_holds_only_for_its_chain_scope_and_statement() {
+        let keys = KeyPair::from_seed(&[1; 32]);
+        let (chain, scope) = (ChainId([1; 32]), Scope::Number(EpochNumber(4)));
+        let signature = keys.sign_statement(chain, scope, &statement());
+        let check = |chain, scope, statement: &Statement| {
+            verify_statement(&keys.public_key(), chain, scope, statement, &signature)
+        };
+        assert_eq!(check(chain, scope, &statement()), Ok(()));
+        let mut other = statement();
+        other.slot.kind = 2;
+        for refused in [
+            check(ChainId([2; 32]), scope, &statement()),
+            check(chain, Scope::Number(EpochNumber(5)), &statement()),
+            check(chain, Scope::Epoch(EpochIdentity([0; 32])), &statement()),
+            check(chain, scope, &other),
+        ] {
+            assert_eq!(refused, Err(VerifyError::BadSignature));
+        }
+    }
+
+    #[test]
+    fn keys_of_small_order_and_foreign_possession_are_refused() {
+        let mut identity_point = [0; 32];
+        identity_point[0] = 1;
+        let weak = PublicKey(identity_point);
+        let signature = Signature([0; 64]);
+        let refused = verify_statement(&weak, ChainId([0; 32]), Scope::Number(EpochNumber(0)), &statement(), &signature);
+        assert_eq!(refused, Err(VerifyError::BadKey(weak)));
+
+        let (a, b) = (KeyPair::from_seed(&[1; 32]), KeyPair::from_seed(&[2; 32]));
+        let id = AuthorityId::of(&a.public_key());
+        let proof = possession(&a, id);
+        assert_eq!(check_possession(&a.public_key(), id, &proof), Ok(()));
+        assert_eq!(check_possession(&b.public_key(), id, &proof), Err(VerifyError::BadSignature));
+    }
+}

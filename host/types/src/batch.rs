@@ -1,0 +1,133 @@
+//! Transactions and the batches they travel in.
+
+use std::sync::Arc;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use moult_sdk::{AuthorityIndex, Digest, Slot, Statement};
+
+use crate::codec::{encode, hash_of};
+use crate::governance::{ReadyNotice, SignedProposal, Vote, Withdrawal};
+use crate::ids::{AuthorityId, EpochNumber, Signature};
+use crate::statement::SlotKind;
+
+/// Longest name of a client, in bytes.
+pub const CLIENT_NAME_BYTES_MAX: usize = 64;
+
+/// A client: a name within the namespace of the node that took its transactions, since an
+/// unsigned name proves nothing beyond that node.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, BorshSerialize, BorshDeserialize)]
+pub struct ClientId {
+    /// The authority at whose node the transaction came in.
+    pub ingress: AuthorityId,
+    /// 1 to 64 bytes.
+    pub name: Vec<u8>,
+}
+
+/// A transaction for the application.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct ClientTransaction {
+    /// Who sent it.
+    pub client: ClientId,
+    /// Chosen by the client; executed at most once for a client.
+    pub seq: u64,
+    /// The application's own encoding.
+    pub payload: Vec<u8>,
+}
+
+/// Governance, ordered like any other transaction.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum SystemTransaction {
+    /// A proposal for an epoch change.
+    Propose(Box<SignedProposal>),
+    /// Its author takes it back.
+    Withdraw(Withdrawal),
+    /// A vote on it.
+    Vote(Vote),
+    /// An authority of the new committee is ready for it.
+    Ready(ReadyNotice),
+}
+
+/// What a batch is made of.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum Transaction {
+    /// For the application.
+    Client(ClientTransaction),
+    /// For the host.
+    System(SystemTransaction),
+}
+
+/// Names a transaction.
+pub type TransactionId = Digest;
+
+impl Transaction {
+    /// Hash of the encoding.
+    pub fn id(&self) -> TransactionId {
+        hash_of("moult transaction", self)
+    }
+}
+
+/// Transactions that one node collected. One without transactions is a tick: it carries
+/// only the time.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Batch {
+    /// The epoch it was made in; valid in the blocks of that epoch and the next.
+    pub number: EpochNumber,
+    /// Who made it; an index into that epoch's committee.
+    pub author: AuthorityIndex,
+    /// How often its author's node had started.
+    pub start: u64,
+    /// Rises within a start.
+    pub seq: u64,
+    /// The author's wall clock, milliseconds since 1970.
+    pub time_ms: u64,
+    /// In order.
+    pub transactions: Vec<Transaction>,
+}
+
+impl Batch {
+    /// Names the batch.
+    pub fn digest(&self) -> Digest {
+        hash_of("moult batch", self)
+    }
+
+    /// What its author signs, in the scope of the epoch's number.
+    pub fn statement(&self, digest: Digest) -> Statement {
+        Statement {
+            author: self.author,
+            slot: Slot { kind: SlotKind::BATCH, a: self.start, b: self.seq },
+            digest,
+        }
+    }
+}
+
+/// A batch with its author's signature.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct SignedBatch {
+    /// The batch.
+    pub batch: Batch,
+    /// Over [`Batch::statement`].
+    pub signature: Signature,
+}
+
+/// A batch whose digest is known; the signature was checked by whoever made this.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeldBatch {
+    /// Names the batch.
+    pub digest: Digest,
+    /// The canonical encoding of `signed`, kept so that it is made once.
+    pub encoded: Arc<[u8]>,
+    /// The batch.
+    pub signed: SignedBatch,
+}
+
+impl HeldBatch {
+    /// Computes digest and encoding.
+    pub fn new(signed: SignedBatch) -> Self {
+        Self { digest: signed.batch.digest(), encoded: encode(&signed).into(), signed }
+    }
+
+    /// The batch without its signature.
+    pub fn batch(&self) -> &Batch {
+        &self.signed.batch
+    }
+}

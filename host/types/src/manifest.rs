@@ -1,0 +1,189 @@
+//! What an epoch fixes, and the genesis.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use moult_sdk::{CommitIndex, Digest, FaultModel};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::hash_of;
+use crate::committee::{Committee, CommitteeError, Member};
+use crate::ids::{ChainId, EpochIdentity, EpochNumber, ModuleHash, ParseError};
+
+/// Longest configuration of a module, in bytes.
+pub const CONFIG_BYTES_MAX: usize = 64 * 1024;
+
+/// A role that a module can have.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum World {
+    /// Orders batches.
+    Engine,
+    /// Decides a node's votes.
+    Approval,
+    /// The replicated state.
+    Application,
+}
+
+impl World {
+    /// All worlds that this host serves; an epoch pins exactly one module for each.
+    pub const ALL: [Self; 3] = [Self::Engine, Self::Approval, Self::Application];
+
+    /// The name in files, options and contracts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Approval => "approval",
+            Self::Application => "application",
+        }
+    }
+}
+
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for World {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        Self::ALL.into_iter().find(|w| w.name() == text).ok_or_else(|| ParseError {
+            what: "world",
+            text: text.chars().take(80).collect(),
+            reason: "expected engine, approval or application".into(),
+        })
+    }
+}
+
+/// A module and its configuration, fixed for an epoch.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct ModulePin {
+    /// Which module.
+    pub hash: ModuleHash,
+    /// At most 64 KiB.
+    pub config: Vec<u8>,
+}
+
+/// When blocks become final.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum Finality {
+    /// With a certificate of the host's own, whatever the engine says.
+    Certified,
+}
+
+/// Numbers that all nodes must share, since replicated decisions depend on them.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EpochLimits {
+    /// K: how many blocks past the last final one a node certifies; bounds what a lagging
+    /// peer must be sent to link a vote.
+    pub window_blocks: u64,
+    /// d, at least K: from the block that schedules a change to the barrier.
+    pub barrier_distance_blocks: u64,
+    /// R: a readiness notice counts for so many blocks.
+    pub readiness_window_blocks: u64,
+    /// Most batches of one block.
+    pub batches_in_block_max: u32,
+    /// Largest encoded batch.
+    pub batch_bytes_max: u32,
+    /// Largest engine message.
+    pub engine_message_bytes_max: u32,
+    /// How many sequence numbers of a client are remembered, counted back from its highest.
+    pub client_window: u64,
+    /// After so many blocks without a transaction a client is forgotten.
+    pub client_idle_blocks: u64,
+    /// Largest module.
+    pub module_bytes_max: u32,
+}
+
+impl Default for EpochLimits {
+    fn default() -> Self {
+        Self {
+            window_blocks: 32,
+            barrier_distance_blocks: 32,
+            readiness_window_blocks: 1000,
+            batches_in_block_max: 64,
+            batch_bytes_max: 2 << 20,
+            engine_message_bytes_max: 4 << 20,
+            client_window: 1024,
+            client_idle_blocks: 1_000_000,
+            module_bytes_max: 32 << 20,
+        }
+    }
+}
+
+/// The barrier that an epoch follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Follows {
+    /// Identity of the former epoch.
+    pub identity: EpochIdentity,
+    /// Its last block.
+    pub index: CommitIndex,
+    /// That block's hash.
+    pub hash: Digest,
+}
+
+/// Everything that an epoch fixes.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Manifest {
+    /// Number of the epoch, from 0.
+    pub number: EpochNumber,
+    /// By authority index.
+    pub members: Vec<Member>,
+    /// What the thresholds are made for.
+    pub fault_model: FaultModel,
+    /// One for each world.
+    pub modules: BTreeMap<World, ModulePin>,
+    /// Engines to fall back to, in order. Reserved for the finality kernel.
+    pub fallbacks: Vec<ModulePin>,
+    /// When blocks are final.
+    pub finality: Finality,
+    /// Shared numbers.
+    pub limits: EpochLimits,
+    /// None at genesis.
+    pub follows: Option<Follows>,
+}
+
+impl Manifest {
+    /// The identity of the epoch.
+    pub fn identity(&self) -> EpochIdentity {
+        EpochIdentity(hash_of("moult manifest", self).0)
+    }
+
+    /// The committee.
+    ///
+    /// # Errors
+    /// The members are no committee.
+    pub fn committee(&self) -> Result<Committee, CommitteeError> {
+        Committee::new(self.members.clone(), self.fault_model)
+    }
+
+    /// The pin of a world.
+    pub fn pin(&self, world: World) -> Option<&ModulePin> {
+        self.modules.get(&world)
+    }
+}
+
+/// Where a chain begins.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Genesis {
+    /// For people; makes chains with equal committees differ.
+    pub name: String,
+    /// Milliseconds since 1970; no block time lies before it.
+    pub time_ms: u64,
+    /// Epoch 0.
+    pub manifest: Manifest,
+}
+
+impl Genesis {
+    /// Names the chain.
+    pub fn chain(&self) -> ChainId {
+        ChainId(hash_of("moult genesis", self).0)
+    }
+}

@@ -1,0 +1,106 @@
+//! What nodes say to each other.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use moult_sdk::{CommitIndex, Digest};
+
+use crate::batch::{SignedBatch, SystemTransaction};
+use crate::block::{BlockRecord, Certificate};
+use crate::ids::{EpochIdentity, EpochNumber, GlobalIndex, ModuleHash};
+use crate::statement::Signed;
+
+/// One message; its sender is known from the connection.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum Message {
+    /// An engine's message: payload in the engine's encoding, with signed statements of
+    /// engine kinds in the scope of `identity`. Without payload: votes alone.
+    Engine {
+        /// Which epoch's engine.
+        identity: EpochIdentity,
+        /// `None` where the statements are votes on the hot path.
+        payload: Option<Vec<u8>>,
+        /// Engine kinds only.
+        statements: Vec<Signed>,
+    },
+    /// Batches, pushed by their author or asked for.
+    Batches(Vec<SignedBatch>),
+    /// The sender holds the chain to this block durably.
+    Prepare {
+        /// Which epoch.
+        identity: EpochIdentity,
+        /// A prepare statement.
+        vote: Signed,
+    },
+    /// Where the sender is; sent when it changes, at most a few times a second.
+    Status(Status),
+    /// Governance from a node that cannot order it itself (or wants to be sure).
+    System(SystemTransaction),
+    /// Ask for batches by digest.
+    FetchBatches(Vec<Digest>),
+    /// Ask for final blocks from a global index on.
+    FetchBlocks {
+        /// The first one.
+        from: GlobalIndex,
+    },
+    /// Final blocks in order, with a certificate for the last one.
+    Blocks(Box<Blocks>),
+    /// Ask how far the chain may have been acknowledged (linearizable reads).
+    ReadQuery {
+        /// Names the question.
+        nonce: u64,
+    },
+    /// The answer.
+    ReadReply {
+        /// Of the question.
+        nonce: u64,
+        /// The sender's epoch.
+        epoch: EpochNumber,
+        /// The highest index it has signed a prepare for.
+        prepared: CommitIndex,
+        /// Its last final index: `prepared` is at most the window above.
+        last_final: CommitIndex,
+    },
+    /// Ask for a part of a module.
+    FetchModule {
+        /// Which module.
+        hash: ModuleHash,
+        /// From which byte.
+        offset: u64,
+    },
+    /// A part of a module.
+    ModulePart {
+        /// Which module.
+        hash: ModuleHash,
+        /// Size of the whole; 0 where the sender does not have it.
+        total_bytes: u64,
+        /// Where the part begins.
+        offset: u64,
+        /// The part.
+        bytes: Vec<u8>,
+    },
+}
+
+/// Where a node is.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Status {
+    /// Number of its epoch.
+    pub epoch: EpochNumber,
+    /// Its last final block.
+    pub last_final: GlobalIndex,
+    /// The hash of that block, so that a fork is noticed.
+    pub hash: Digest,
+    /// The state root after the last block it executed, with that block's index.
+    pub executed: GlobalIndex,
+    /// See `executed`.
+    pub state_root: Digest,
+}
+
+/// A stretch of one epoch's final blocks.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Blocks {
+    /// In order, without a gap, all of one epoch.
+    pub blocks: Vec<BlockRecord>,
+    /// Every batch of these blocks, in the order of first mention.
+    pub batches: Vec<SignedBatch>,
+    /// For the last block.
+    pub certificate: Certificate,
+}
