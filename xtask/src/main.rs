@@ -1,1 +1,60 @@
-fn main(){}
+//! Chores of the repository: `cargo xtask help`.
+
+mod build;
+mod imports;
+mod lock;
+mod modules;
+mod toolchain;
+mod wit;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Chores of the Moult repository")]
+struct Args {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Build every guest reproducibly into modules/ and write modules/modules.lock.
+    Modules {
+        /// Change nothing: build afresh, compare with the lock and fail if a hash differs.
+        /// With another compiler than the lock names, say "not comparable" and succeed.
+        #[arg(long)]
+        check: bool,
+        /// Which compiler: by default the one that the lock names if it is here, else any.
+        #[arg(long, value_enum)]
+        compiler: Option<toolchain::Kind>,
+        /// Build only these modules (by the name of the file).
+        #[arg(long)]
+        only: Vec<String>,
+    },
+    /// Print what each module imports and compare it with modules/imports.golden.
+    Imports {
+        /// Write the golden list instead.
+        #[arg(long)]
+        bless: bool,
+    },
+    /// Parse the contracts in wit/ together and print their worlds.
+    Wit,
+}
+
+fn main() -> Result<()> {
+    let root = root();
+    match Args::parse().chore {
+        Chore::Modules { check, compiler, only } => modules::run(&root, check, compiler, &only),
+        Chore::Imports { bless } => imports::run(&root, bless),
+        Chore::Wit => wit::run(&root),
+    }
+}
+
+/// The root of the repository.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}

@@ -1,0 +1,115 @@
+//! Which compiler builds the guests.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+/// Where a compiler for wasm32-unknown-unknown comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Kind {
+    /// The toolchain of this repository with its target installed by rustup.
+    Rustup,
+    /// Debian's `rustc-web` with `rust-web-src`; the standard library is built, too.
+    Debian,
+}
+
+/// A compiler that is here.
+pub(crate) struct Toolchain {
+    pub(crate) kind: Kind,
+    pub(crate) rustc: PathBuf,
+    pub(crate) linker: PathBuf,
+    /// Everything that the bytes depend on, for the lock.
+    pub(crate) description: String,
+}
+
+const TARGET: &str = "wasm32-unknown-unknown";
+const PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
+
+impl Toolchain {
+    /// The wanted compiler; without a wish the one that `locked` describes, else any.
+    pub(crate) fn find(wish: Option<Kind>, locked: Option<&str>) -> Result<Self> {
+        if let Some(kind) = wish {
+            return Self::of_kind(kind);
+        }
+        let mut found = Vec::new();
+        let mut problems = Vec::new();
+        for kind in [Kind::Rustup, Kind::Debian] {
+            match Self::of_kind(kind) {
+                Ok(toolchain) if locked == Some(&toolchain.description) => return Ok(toolchain),
+                Ok(toolchain) => found.push(toolchain),
+                Err(problem) => problems.push(format!("- {problem:#}")),
+            }
+        }
+        let first = found.into_iter().next();
+        first.with_context(|| format!("there is no compiler for {TARGET} here:\n{}", problems.join("\n")))
+    }
+
+    fn of_kind(kind: Kind) -> Result<Self> {
+        let host_rustc = std::env::var_os("RUSTC").map_or_else(|| "rustc".into(), PathBuf::from);
+        let sysroot = PathBuf::from(output(Command::new(&host_rustc).args(["--print", "sysroot"]))?);
+        let linker = rust_lld(&host_rustc, &sysroot)?;
+        let rustc = match kind {
+            Kind::Rustup => {
+                let libraries = sysroot.join("lib/rustlib").join(TARGET).join("lib");
+                ensure!(libraries.is_dir(), "`rustup target add {TARGET}` has not been run");
+                host_rustc
+            }
+            Kind::Debian => debian_rustc()?,
+        };
+        let std = match kind {
+            Kind::Rustup => "std as shipped",
+            Kind::Debian => "std built",
+        };
+        let version = output(Command::new(&rustc).arg("--version"))?;
+        let lld = output(Command::new(&linker).args(["-flavor", "wasm", "--version"]))?;
+        let lld: String = lld.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+        let cargo = output(Command::new(cargo()).arg("--version"))?;
+        Ok(Self { kind, rustc, linker, description: format!("{version}, {std}, {lld}, {cargo}") })
+    }
+}
+
+/// The cargo that runs us.
+pub(crate) fn cargo() -> PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
+}
+
+/// Runs a command and returns what it prints, trimmed.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let out = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr).trim());
+    Ok(String::from_utf8(out.stdout)?.trim().to_owned())
+}
+
+fn rust_lld(rustc: &Path, sysroot: &Path) -> Result<PathBuf> {
+    let verbose = output(Command::new(rustc).arg("-vV"))?;
+    let host = verbose.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
+    let linker = sysroot.join("lib/rustlib").join(host).join("bin/rust-lld");
+    ensure!(linker.is_file(), "{} does not exist", linker.display());
+    Ok(linker)
+}
+
+fn debian_rustc() -> Result<PathBuf> {
+    if let Some(rustc) = installed_rustc() {
+        return Ok(rustc);
+    }
+    let by_hand = format!("apt-get install -y --no-install-recommends {}", PACKAGES.join(" "));
+    let root = output(Command::new("id").arg("-u")).is_ok_and(|id| id == "0");
+    ensure!(root, "{} are not installed; as root: {by_hand}", PACKAGES.join(" and "));
+    eprintln!("installing {}: {by_hand}", PACKAGES.join(" and "));
+    let mut install = Command::new("apt-get");
+    install.args(["install", "-y", "--no-install-recommends"]).args(PACKAGES);
+    match install.status() {
+        Ok(status) if status.success() => {}
+        Ok(status) => bail!("`{by_hand}` failed ({status}); `apt-get update` first?"),
+        Err(error) => bail!("no rustup target and no apt-get ({error}): {PACKAGES:?} cannot be installed"),
+    }
+    installed_rustc().with_context(|| format!("{PACKAGES:?} hold no bin/rustc"))
+}
+
+/// The compiler of the packages, if both are installed.
+fn installed_rustc() -> Option<PathBuf> {
+    let files = output(Command::new("dpkg").args(["-L"]).args(PACKAGES)).ok()?;
+    files.lines().find(|line| line.ends_with("/bin/rustc")).map(PathBuf::from)
+}
