@@ -13,7 +13,7 @@ use moult_sdk::engine::DurableRecord;
 use moult_sdk::{Digest, Slot};
 use moult_types::governance::Decision;
 use moult_types::{
-    BlockRecord, Certificate, CommitIndex, EpochChangeProposal, EpochIdentity, GlobalIndex, HeldBatch, Manifest,
+    BlockRecord, Certificate, ClientTransaction, CommitIndex, EpochChangeProposal, EpochIdentity, GlobalIndex, HeldBatch, Manifest,
     Message, ModulePin, ProposalId, PublicKey, Scope, Signed, TransactionId,
 };
 
@@ -55,8 +55,10 @@ pub enum Input {
         /// Smoothed round trip in microseconds, 0 if unknown.
         rtt_us: u32,
     },
-    /// Transactions of this node's clients: (client name, sequence number, payload).
-    Submit(Vec<(Vec<u8>, u64, Vec<u8>)>),
+    /// Transactions of this node's clients.
+    Submit(Vec<ClientTransaction>),
+    /// Answer to [`Effect::Fetch`]: batches that were in this node's own store.
+    Stored(Vec<Arc<HeldBatch>>),
     /// A client waits to read the latest state; answered by [`Effect::ReadAt`].
     Read {
         /// Names the read.
@@ -103,6 +105,15 @@ pub enum Input {
     Wake,
     /// The node is going to stop: no new transactions, hand over what can be handed over.
     Drain,
+}
+
+/// The whole answer to a call of the replica: first what is durable, then the rest in order.
+#[derive(Clone, Debug, Default)]
+pub struct Step {
+    /// Synced first (lazy writes excepted).
+    pub durable: Vec<Persist>,
+    /// Then carried out, in order.
+    pub release: Vec<Effect>,
 }
 
 /// What is written to disk.
@@ -244,6 +255,13 @@ pub enum Effect {
         /// What.
         message: Arc<Message>,
     },
+    /// Get batches: from this node's store ([`Input::Stored`]), else from these peers.
+    Fetch {
+        /// Which.
+        batches: Vec<Digest>,
+        /// Whom to ask.
+        from: Target,
+    },
     /// Apply a final block. In order, without a gap, each once.
     Execute {
         /// The block.
@@ -288,7 +306,7 @@ pub enum Effect {
         context: Box<approval::Context>,
     },
     /// The set of peers to connect to and accept changed: (key, address).
-    Peers(Vec<(PublicKey, String)>),
+    Peers(Vec<(PublicKey, Option<String>)>),
     /// What messages are verified against from now on.
     Verify(Arc<VerifyContext>),
     /// Verify these again: they came before their epoch.

@@ -1,1 +1,17 @@
-//! moult-core
+//! The replica as a sans-IO state machine: inputs in, one ordered [`io::Step`] out.
+//!
+//! Here live the order of effects, finality, epochs, the signer guard's decisions and the
+//! deterministic execution of blocks. No clock, no randomness, no threads, no files, no
+//! sockets and no Wasm: the node and the simulator bring these.
+
+pub mod execution;
+pub mod finality;
+pub mod governance;
+pub mod guard;
+pub mod io;
+pub mod ports;
+pub mod replica;
+pub mod verify;
+
+pub use io::{Effect, Event, Input, Now, Persist, Step};
+pub use replica::{Recovery, Replica};

@@ -1,5 +1,7 @@
 //! Transactions and the batches they travel in.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -7,7 +9,7 @@ use moult_sdk::{AuthorityIndex, Digest, Slot, Statement};
 
 use crate::codec::{encode, hash_of};
 use crate::governance::{ReadyNotice, SignedProposal, Vote, Withdrawal};
-use crate::ids::{AuthorityId, EpochNumber, Signature};
+use crate::ids::{AuthorityId, EpochNumber, ParseError, Signature};
 use crate::statement::SlotKind;
 
 /// Longest name of a client, in bytes.
@@ -56,13 +58,48 @@ pub enum Transaction {
     System(SystemTransaction),
 }
 
-/// Names a transaction.
-pub type TransactionId = Digest;
+/// Names a transaction: whose it is, and which of that client's.
+/// Written `<authority>.<name in hex>.<seq>`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct TransactionId {
+    /// Who sent it.
+    pub client: ClientId,
+    /// The client's number for it.
+    pub seq: u64,
+}
 
-impl Transaction {
-    /// Hash of the encoding.
+impl ClientTransaction {
+    /// Names the transaction.
     pub fn id(&self) -> TransactionId {
-        hash_of("moult transaction", self)
+        TransactionId { client: self.client.clone(), seq: self.seq }
+    }
+}
+
+impl fmt::Display for TransactionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.client.ingress, hex::encode(&self.client.name), self.seq)
+    }
+}
+
+impl FromStr for TransactionId {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let fail = |reason: &str| ParseError {
+            what: "transaction id",
+            text: text.chars().take(80).collect(),
+            reason: reason.to_owned(),
+        };
+        let parts: Vec<&str> = text.split('.').collect();
+        let [ingress, name, seq] = parts.as_slice() else {
+            return Err(fail("expected <authority>.<client name in hex>.<seq>"));
+        };
+        let name = hex::decode(name).map_err(|_| fail("the client name is not hex"))?;
+        if name.is_empty() || name.len() > CLIENT_NAME_BYTES_MAX {
+            return Err(fail("the client name is not of 1 to 64 bytes"));
+        }
+        let seq = seq.parse().map_err(|_| fail("the sequence number is not a number"))?;
+        Ok(Self { client: ClientId { ingress: ingress.parse()?, name }, seq })
     }
 }
 

@@ -1,0 +1,97 @@
+use moult_sdk::Digest;
+use moult_types::codec::hash_of;
+
+const LANES: usize = 1024;
+/// Size of a written accumulator.
+const BYTES: usize = 2 * LANES;
+
+/// A hash of the whole replicated map that is updated in time proportional to the change,
+/// whatever the map's size and the order of the changes: LtHash16 (Bellare and Micciancio,
+/// "A new paradigm for collision-free hashing", 1997; the parameters are those of Lewi et
+/// al., "Securing update propagation with homomorphic hashing", 2019). Each pair is
+/// expanded by BLAKE3 into 1,024 lanes of 16 bits, and the lanes are summed. It shows that
+/// two maps are equal; it gives no proof for a single key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StateAccumulator(Box<[u16; LANES]>);
+
+impl Default for StateAccumulator {
+    /// Of the empty map.
+    fn default() -> Self {
+        Self(Box::new([0; LANES]))
+    }
+}
+
+impl StateAccumulator {
+    /// Replaces the value under a key (`None`: no value).
+    pub fn replace(&mut self, key: &[u8], former: Option<&[u8]>, value: Option<&[u8]>) {
+        if let Some(former) = former {
+            for (lane, element) in self.0.iter_mut().zip(expand(key, former)) {
+                *lane = lane.wrapping_sub(element);
+            }
+        }
+        if let Some(value) = value {
+            for (lane, element) in self.0.iter_mut().zip(expand(key, value)) {
+                *lane = lane.wrapping_add(element);
+            }
+        }
+    }
+
+    /// The state root: a hash of the lanes.
+    pub fn root(&self) -> Digest {
+        hash_of("moult state root", &self.to_bytes())
+    }
+
+    /// For the store: 2,048 bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|lane| lane.to_le_bytes()).collect()
+    }
+
+    /// The inverse of [`StateAccumulator::to_bytes`]; `None` for bytes of another length.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut accumulator = Self::default();
+        if bytes.len() != BYTES {
+            return None;
+        }
+        for (lane, chunk) in accumulator.0.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *lane = u16::from_le_bytes(*chunk);
+        }
+        Some(accumulator)
+    }
+}
+
+fn expand(key: &[u8], value: &[u8]) -> impl Iterator<Item = u16> {
+    let mut hasher = blake3::Hasher::new_derive_key("moult 2026 state element");
+    hasher.update(&(key.len() as u64).to_le_bytes());
+    hasher.update(key);
+    hasher.update(value);
+    let mut bytes = [0; BYTES];
+    hasher.finalize_xof().fill(&mut bytes);
+    (0..LANES).map(move |lane| u16::from_le_bytes([bytes[2 * lane], bytes[2 * lane + 1]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_depends_on_the_map_and_not_on_its_history() {
+        let (mut one, mut other) = (StateAccumulator::default(), StateAccumulator::default());
+        one.replace(b"a", None, Some(b"1"));
+        one.replace(b"b", None, Some(b"2"));
+        one.replace(b"a", Some(b"1"), Some(b"3"));
+        other.replace(b"b", None, Some(b"2"));
+        other.replace(b"a", None, Some(b"3"));
+        assert_eq!(one.root(), other.root());
+        let stored = StateAccumulator::from_bytes(&one.to_bytes()).expect("2,048 bytes");
+        assert_eq!(stored, one);
+        other.replace(b"b", Some(b"2"), None);
+        assert_ne!(one.root(), other.root());
+        other.replace(b"a", Some(b"3"), None);
+        assert_eq!(other, StateAccumulator::default());
+        // The boundary between key and value is part of the element.
+        let (mut ab, mut a) = (StateAccumulator::default(), StateAccumulator::default());
+        ab.replace(b"ab", None, Some(b"c"));
+        a.replace(b"a", None, Some(b"bc"));
+        assert_ne!(ab.root(), a.root());
+    }
+}

@@ -1,0 +1,474 @@
+//! Epoch changes as a function of the final sequence.
+//!
+//! Here lives the [`Ledger`]: replicated state of the host at a final block, with every open
+//! proposal, its votes and readiness, and the scheduled barrier. [`Ledger::apply`] is a pure
+//! function of the block, so every node decides at the same index. Nothing here asks a
+//! clock, a queue or a peer; what this node *does* about a proposal is in `duties`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use moult_crypto::{check_possession, verify_statement};
+use moult_sdk::{AuthorityIndex, CommitIndex, Digest, Stake};
+use moult_types::governance::{Decision, REASON_BYTES_MAX, ReadyNotice, Vote, Withdrawal};
+use moult_types::manifest::CONFIG_BYTES_MAX;
+use moult_types::{
+    Activation, BlockRecord, ChainId, Committee, CommitteeError, EpochChangeProposal, EpochLimits, Follows,
+    GlobalIndex, HeldBatch, Manifest, ProposalId, Scope, SignedProposal, SystemTransaction, Transaction, World,
+};
+use thiserror::Error;
+
+/// Furthest deadline, in blocks from the one that carries the proposal.
+pub const DEADLINE_BLOCKS_MAX: u64 = 10_000_000;
+
+/// Where a proposal stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum ProposalState {
+    /// Votes are being collected: no quorum yet.
+    Proposed,
+    /// A quorum approved; readiness is being collected.
+    Approved,
+    /// A quorum of the new committee is ready; the epoch ends at the barrier.
+    Scheduled {
+        /// The last block of the epoch.
+        barrier: CommitIndex,
+    },
+    /// The new epoch follows this proposal.
+    Active,
+    /// A quorum voted against it.
+    Rejected,
+    /// The deadline passed, or the epoch ended, before it was scheduled.
+    Expired,
+    /// Its proposer took it back.
+    Withdrawn,
+    /// A rival's quorum came first.
+    Superseded,
+}
+
+impl ProposalState {
+    /// Whether it can still become active.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Proposed | Self::Approved | Self::Scheduled { .. })
+    }
+}
+
+/// A vote as it was counted.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct VoteRecord {
+    /// How.
+    pub decision: Decision,
+    /// In which block.
+    pub index: CommitIndex,
+    /// At what block time.
+    pub time_ms: u64,
+}
+
+/// A proposal with everything that was decided about it: the audit trail.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct ProposalRecord {
+    /// Its number.
+    pub id: ProposalId,
+    /// Its hash.
+    pub hash: Digest,
+    /// Its content.
+    pub proposal: EpochChangeProposal,
+    /// Its proposer's place in the committee of then.
+    pub author: AuthorityIndex,
+    /// Where it stands.
+    pub state: ProposalState,
+    /// Index and time of the block that carried it.
+    pub proposed: (CommitIndex, u64),
+    /// Index and time of the block that brought its present state.
+    pub changed: (CommitIndex, u64),
+    /// By voter's place in the committee of then.
+    pub votes: BTreeMap<AuthorityIndex, VoteRecord>,
+    /// By place in the new committee: the block of the last notice.
+    pub ready: BTreeMap<AuthorityIndex, CommitIndex>,
+}
+
+/// Replicated state of the host after a final block.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Ledger {
+    /// The block, over all epochs.
+    pub global: GlobalIndex,
+    /// The block, in its epoch; 0 where the epoch has none yet.
+    pub index: CommitIndex,
+    /// `h_index`.
+    pub hash: Digest,
+    /// Its block time.
+    pub time_ms: u64,
+    /// The latest batch time of each authority in this epoch; 0 for none.
+    pub author_times_ms: Vec<u64>,
+    /// The number that the next proposal gets.
+    pub next_proposal: ProposalId,
+    /// Proposals that are open.
+    pub open: BTreeMap<ProposalId, ProposalRecord>,
+}
+
+/// Why a proposal cannot be put forward.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum ProposalError {
+    #[error("it is for epoch {given}, but the next epoch is {expected}")]
+    WrongEpoch { given: u64, expected: u64 },
+    #[error("the proposer is not in the present committee")]
+    NotAnAuthority,
+    #[error("its signature does not verify")]
+    BadSignature,
+    #[error("this authority has proposal {0} open already: withdraw it first")]
+    OneAtATime(ProposalId),
+    #[error("proposal {0} is approved: wait until it is active or expires")]
+    RivalApproved(ProposalId),
+    #[error("the new committee is not valid: {0}")]
+    Committee(#[from] CommitteeError),
+    #[error("the key of authority {0} is invalid or its proof of possession does not hold")]
+    Possession(moult_types::AuthorityId),
+    #[error("it pins no module for the world `{0}`")]
+    MissingPin(World),
+    #[error("the configuration for the world `{0}` is larger than {CONFIG_BYTES_MAX} bytes")]
+    ConfigTooLarge(World),
+    #[error("the limit `{name}` is {given}, outside {min}..={max}")]
+    Limit { name: &'static str, given: u64, min: u64, max: u64 },
+    #[error("its deadline is block {deadline}; it must lie after block {index} and within {DEADLINE_BLOCKS_MAX} blocks")]
+    Deadline { deadline: u64, index: u64 },
+}
+
+/// Checks the numbers that all nodes must share.
+///
+/// # Errors
+/// The first one out of range.
+pub fn check_limits(limits: &EpochLimits) -> Result<(), ProposalError> {
+    let check = |name, given: u64, min: u64, max: u64| {
+        if (min..=max).contains(&given) { Ok(()) } else { Err(ProposalError::Limit { name, given, min, max }) }
+    };
+    check("window_blocks", limits.window_blocks, 1, 1024)?;
+    check("barrier_distance_blocks", limits.barrier_distance_blocks, limits.window_blocks, 65_536)?;
+    check("readiness_window_blocks", limits.readiness_window_blocks, 10, 10_000_000)?;
+    check("batches_in_block_max", limits.batches_in_block_max.into(), 1, 4096)?;
+    check("batch_bytes_max", limits.batch_bytes_max.into(), 4096, 4 << 20)?;
+    check("engine_message_bytes_max", limits.engine_message_bytes_max.into(), 65_536, 4 << 20)?;
+    check("client_window", limits.client_window, 1, 1 << 20)?;
+    check("client_idle_blocks", limits.client_idle_blocks, 1000, u64::MAX)?;
+    check("module_bytes_max", limits.module_bytes_max.into(), 1024, 256 << 20)
+}
+
+/// Checks everything about a manifest's content that needs no chain: also for a genesis.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check_manifest(manifest: &Manifest) -> Result<Committee, ProposalError> {
+    let committee = manifest.committee()?;
+    for member in &manifest.members {
+        check_possession(&member.key, member.id, &member.possession)
+            .map_err(|_| ProposalError::Possession(member.id))?;
+    }
+    for world in World::ALL {
+        let pin = manifest.pin(world).ok_or(ProposalError::MissingPin(world))?;
+        if pin.config.len() > CONFIG_BYTES_MAX {
+            return Err(ProposalError::ConfigTooLarge(world));
+        }
+    }
+    check_limits(&manifest.limits)?;
+    Ok(committee)
+}
+
+/// The present epoch, as far as proposals are judged by it.
+#[derive(Clone, Copy, Debug)]
+pub struct Present<'a> {
+    /// The chain.
+    pub chain: ChainId,
+    /// What the epoch fixes.
+    pub manifest: &'a Manifest,
+    /// Its committee.
+    pub committee: &'a Committee,
+}
+
+impl Ledger {
+    /// At the point where an epoch begins.
+    pub fn at_start(manifest: &Manifest, base: GlobalIndex, time_ms: u64, next_proposal: ProposalId) -> Self {
+        Self {
+            global: base,
+            index: CommitIndex(0),
+            hash: manifest.identity().digest(),
+            time_ms,
+            author_times_ms: vec![0; manifest.members.len()],
+            next_proposal,
+            open: BTreeMap::new(),
+        }
+    }
+
+    /// The barrier and the proposal that set it.
+    pub fn schedule(&self) -> Option<(&ProposalRecord, CommitIndex)> {
+        self.open.values().find_map(|record| match record.state {
+            ProposalState::Scheduled { barrier } => Some((record, barrier)),
+            _ => None,
+        })
+    }
+
+    /// Whether the epoch ends with the block that this is the state of.
+    pub fn is_at_barrier(&self) -> bool {
+        self.schedule().is_some_and(|(_, barrier)| barrier == self.index)
+    }
+
+    /// The manifest of the epoch that follows. `None` but at the barrier.
+    pub fn next_manifest(&self, present: &Manifest) -> Option<Manifest> {
+        let (record, _) = self.schedule().filter(|(_, barrier)| *barrier == self.index)?;
+        Some(manifest_of(&record.proposal, present, self))
+    }
+
+    /// Applies one final block; answers with the proposals whose state changed.
+    pub fn apply(&mut self, present: Present<'_>, record: &BlockRecord, batches: &[&HeldBatch]) -> Vec<ProposalRecord> {
+        self.global = record.global;
+        self.index = record.block.index;
+        self.hash = record.hash;
+        self.time_ms = record.block.time_ms;
+        note_times(&mut self.author_times_ms, present.manifest.number.0, batches.iter().copied());
+        let mut changed = BTreeSet::new();
+        for transaction in batches.iter().flat_map(|batch| &batch.batch().transactions) {
+            if let Transaction::System(system) = transaction {
+                changed.extend(self.apply_system(present, system));
+            }
+        }
+        self.expire(&mut changed);
+        self.schedule_if_ready(present, &mut changed);
+        let records = changed.iter().filter_map(|id| self.open.get(id).cloned()).collect();
+        self.open.retain(|_, record| record.state.is_open());
+        records
+    }
+
+    /// What becomes of the open proposals when the epoch ends here.
+    pub fn close(&mut self) -> Vec<ProposalRecord> {
+        let at = (self.index, self.time_ms);
+        let mut records: Vec<_> = std::mem::take(&mut self.open).into_values().collect();
+        for record in &mut records {
+            let active = matches!(record.state, ProposalState::Scheduled { .. });
+            record.state = if active { ProposalState::Active } else { ProposalState::Expired };
+            record.changed = at;
+        }
+        records
+    }
+
+    /// Checks a proposal against the state after the last final block.
+    ///
+    /// # Errors
+    /// Why it cannot be put forward.
+    pub fn check_proposal(&self, present: Present<'_>, signed: &SignedProposal) -> Result<(), ProposalError> {
+        let (proposal, author) = (&signed.proposal, signed.author);
+        self.check_unsigned(present, proposal)?;
+        let member = present.committee.member(author).filter(|m| m.id == proposal.proposer);
+        let member = member.ok_or(ProposalError::NotAnAuthority)?;
+        let scope = Scope::Number(present.manifest.number);
+        verify_statement(&member.key, present.chain, scope, &proposal.statement(author), &signed.signature)
+            .map_err(|_| ProposalError::BadSignature)
+    }
+
+    /// The part of [`Ledger::check_proposal`] that needs no signature.
+    ///
+    /// # Errors
+    /// Why it cannot be put forward.
+    pub fn check_unsigned(&self, present: Present<'_>, proposal: &EpochChangeProposal) -> Result<(), ProposalError> {
+        let expected = present.manifest.number.next();
+        if proposal.new_epoch != expected {
+            return Err(ProposalError::WrongEpoch { given: proposal.new_epoch.0, expected: expected.0 });
+        }
+        let author = present.committee.index_of(proposal.proposer).ok_or(ProposalError::NotAnAuthority)?;
+        for record in self.open.values() {
+            if record.state != ProposalState::Proposed {
+                return Err(ProposalError::RivalApproved(record.id));
+            }
+            if record.author == author {
+                return Err(ProposalError::OneAtATime(record.id));
+            }
+        }
+        let (deadline, index) = (proposal.deadline.0, self.index.0);
+        if deadline <= index || deadline - index > DEADLINE_BLOCKS_MAX {
+            return Err(ProposalError::Deadline { deadline, index });
+        }
+        check_manifest(&manifest_of(proposal, present.manifest, self)).map(|_| ())
+    }
+
+    fn apply_system(&mut self, present: Present<'_>, system: &SystemTransaction) -> Vec<ProposalId> {
+        match system {
+            SystemTransaction::Propose(signed) => self.propose(present, signed),
+            SystemTransaction::Withdraw(withdrawal) => self.withdraw(present, withdrawal),
+            SystemTransaction::Vote(vote) => self.vote(present, vote),
+            SystemTransaction::Ready(notice) => self.ready(present, notice),
+        }
+    }
+
+    fn propose(&mut self, present: Present<'_>, signed: &SignedProposal) -> Vec<ProposalId> {
+        if self.check_proposal(present, signed).is_err() {
+            return Vec::new();
+        }
+        let id = self.next_proposal;
+        self.next_proposal = ProposalId(id.0 + 1);
+        let at = (self.index, self.time_ms);
+        let record = ProposalRecord {
+            id,
+            hash: signed.proposal.hash(),
+            proposal: signed.proposal.clone(),
+            author: signed.author,
+            state: ProposalState::Proposed,
+            proposed: at,
+            changed: at,
+            votes: BTreeMap::new(),
+            ready: BTreeMap::new(),
+        };
+        self.open.insert(id, record);
+        vec![id]
+    }
+
+    fn withdraw(&mut self, present: Present<'_>, withdrawal: &Withdrawal) -> Vec<ProposalId> {
+        let at = (self.index, self.time_ms);
+        let Some(record) = self.open.get_mut(&withdrawal.proposal) else { return Vec::new() };
+        let scheduled = matches!(record.state, ProposalState::Scheduled { .. });
+        if scheduled || record.author != withdrawal.author || record.hash != withdrawal.hash {
+            return Vec::new();
+        }
+        if !signed_by_member(present, withdrawal.statement(), &withdrawal.signature) {
+            return Vec::new();
+        }
+        record.state = ProposalState::Withdrawn;
+        record.changed = at;
+        vec![record.id]
+    }
+
+    /// One vote a distinct voter; later, duplicate, foreign and post-decision ones never add.
+    fn vote(&mut self, present: Present<'_>, vote: &Vote) -> Vec<ProposalId> {
+        let at = (self.index, self.time_ms);
+        let Some(record) = self.open.get_mut(&vote.proposal) else { return Vec::new() };
+        let late = record.state != ProposalState::Proposed || record.votes.contains_key(&vote.author);
+        let too_long = matches!(&vote.decision, Decision::Reject(reason) if reason.len() > REASON_BYTES_MAX);
+        if late || too_long || record.hash != vote.hash {
+            return Vec::new();
+        }
+        if !signed_by_member(present, vote.statement(), &vote.signature) {
+            return Vec::new();
+        }
+        let counted = VoteRecord { decision: vote.decision.clone(), index: at.0, time_ms: at.1 };
+        record.votes.insert(vote.author, counted);
+        let stake = |wanted: fn(&Decision) -> bool| -> Stake {
+            let voters = record.votes.iter().filter(|(_, v)| wanted(&v.decision));
+            voters.map(|(voter, _)| present.committee.stake(*voter)).sum()
+        };
+        let quorum = present.committee.quorum();
+        if stake(|d| *d == Decision::Approve) >= quorum {
+            record.state = ProposalState::Approved;
+        } else if stake(|d| *d != Decision::Approve) >= quorum {
+            record.state = ProposalState::Rejected;
+        } else {
+            return vec![vote.proposal];
+        }
+        record.changed = at;
+        if record.state == ProposalState::Approved { self.supersede_rivals(vote.proposal, at) } else { vec![vote.proposal] }
+    }
+
+    /// At most one proposal of an epoch number can win: the first whose quorum is final.
+    fn supersede_rivals(&mut self, winner: ProposalId, at: (CommitIndex, u64)) -> Vec<ProposalId> {
+        for record in self.open.values_mut().filter(|record| record.id != winner && record.state.is_open()) {
+            record.state = ProposalState::Superseded;
+            record.changed = at;
+        }
+        self.open.keys().copied().collect()
+    }
+
+    fn ready(&mut self, present: Present<'_>, notice: &ReadyNotice) -> Vec<ProposalId> {
+        let window = self.index.0 / present.manifest.limits.readiness_window_blocks;
+        let index = self.index;
+        let Some(record) = self.open.get_mut(&notice.proposal) else { return Vec::new() };
+        // A notice of an older window was signed longer ago than it may count.
+        let fresh = notice.window == window || notice.window + 1 == window;
+        if record.state != ProposalState::Approved || record.hash != notice.hash || !fresh {
+            return Vec::new();
+        }
+        let Some(member) = record.proposal.new_committee.get(notice.author.as_usize()) else { return Vec::new() };
+        let scope = Scope::Number(record.proposal.new_epoch);
+        if verify_statement(&member.key, present.chain, scope, &notice.statement(), &notice.signature).is_err() {
+            return Vec::new();
+        }
+        record.ready.insert(notice.author, index);
+        vec![notice.proposal]
+    }
+
+    fn expire(&mut self, changed: &mut BTreeSet<ProposalId>) {
+        let at = (self.index, self.time_ms);
+        for record in self.open.values_mut() {
+            let undecided = matches!(record.state, ProposalState::Proposed | ProposalState::Approved);
+            if undecided && record.proposal.deadline <= at.0 {
+                record.state = ProposalState::Expired;
+                record.changed = at;
+                changed.insert(record.id);
+            }
+        }
+    }
+
+    fn schedule_if_ready(&mut self, present: Present<'_>, changed: &mut BTreeSet<ProposalId>) {
+        let (index, time_ms) = (self.index, self.time_ms);
+        let limits = &present.manifest.limits;
+        let Some(record) = self.open.values_mut().find(|r| r.state == ProposalState::Approved) else { return };
+        if matches!(record.proposal.activation, Activation::NotBefore(at) if time_ms < at) {
+            return;
+        }
+        // Checked when it was proposed.
+        let Ok(next) = Committee::new(record.proposal.new_committee.clone(), record.proposal.fault_model) else {
+            return;
+        };
+        let counts = |at: &CommitIndex| at.0 + limits.readiness_window_blocks > index.0;
+        let ready: BTreeSet<_> = record.ready.iter().filter(|(_, at)| counts(at)).map(|(a, _)| *a).collect();
+        if next.is_quorum(&ready) {
+            let barrier = CommitIndex(index.0 + limits.barrier_distance_blocks);
+            record.state = ProposalState::Scheduled { barrier };
+            record.changed = (index, time_ms);
+            changed.insert(record.id);
+        }
+    }
+}
+
+fn signed_by_member(
+    present: Present<'_>,
+    statement: moult_sdk::Statement,
+    signature: &moult_types::Signature,
+) -> bool {
+    let scope = Scope::Number(present.manifest.number);
+    present.committee.member(statement.author).is_some_and(|member| {
+        verify_statement(&member.key, present.chain, scope, &statement, signature).is_ok()
+    })
+}
+
+fn manifest_of(proposal: &EpochChangeProposal, present: &Manifest, at: &Ledger) -> Manifest {
+    Manifest {
+        number: proposal.new_epoch,
+        members: proposal.new_committee.clone(),
+        fault_model: proposal.fault_model,
+        modules: proposal.modules.clone(),
+        fallbacks: Vec::new(),
+        finality: present.finality,
+        limits: proposal.limits.clone(),
+        follows: Some(Follows { identity: present.identity(), index: at.index, hash: at.hash }),
+    }
+}
+
+/// Notes the latest batch time of each author of the epoch.
+pub fn note_times<'a>(times_ms: &mut [u64], epoch: u64, batches: impl Iterator<Item = &'a HeldBatch>) {
+    for batch in batches.map(HeldBatch::batch).filter(|batch| batch.number.0 == epoch) {
+        if let Some(latest) = times_ms.get_mut(batch.author.as_usize()) {
+            *latest = (*latest).max(batch.time_ms);
+        }
+    }
+}
+
+/// Block time: the stake-weighted median of the authors' latest times, never before the
+/// former block's. More than half of the stake bounds it from either side, so no minority
+/// of wrong clocks can move it out of what honest clocks show.
+pub fn block_time(committee: &Committee, times_ms: &[u64], former_ms: u64) -> u64 {
+    let mut weighted: Vec<(u64, Stake)> =
+        times_ms.iter().zip(committee.members()).map(|(time, member)| (*time, member.stake)).collect();
+    weighted.sort_unstable();
+    let half = committee.total() / 2;
+    let mut below = 0;
+    let median = weighted.iter().find(|(_, stake)| {
+        below += stake;
+        below > half
+    });
+    median.map_or(former_ms, |(time, _)| former_ms.max(*time))
+}

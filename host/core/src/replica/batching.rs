@@ -1,0 +1,258 @@
+//! Transactions into batches: closed at once when none of this node's is in flight, else by
+//! size or age. Also the batches of peers, and what was held when an epoch ends.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use moult_sdk::engine::Event as EngineEvent;
+use moult_sdk::Digest;
+use moult_types::{
+    Batch, ClientTransaction, HeldBatch, Message, Scope, SignedBatch, SystemTransaction, Transaction,
+};
+
+use super::Replica;
+use crate::io::{Effect, Event, Persist, Refusal};
+
+/// What an encoded transaction takes beyond its payload, at most.
+const TRANSACTION_OVERHEAD_BYTES: usize = 128;
+/// Own batches that are not final after this time are pushed again, in milliseconds.
+const RESEND_BATCH_MS: u64 = 1000;
+/// An idle chain moves at least this often while it must, in milliseconds.
+const TICK_MS: u64 = 500;
+/// While a barrier is set the chain is driven to it.
+const TICK_TO_BARRIER_MS: u64 = 2;
+
+/// Transactions on their way into a batch, and own batches that are not final.
+#[derive(Default)]
+pub(super) struct Batching {
+    queue: VecDeque<(Transaction, usize)>,
+    queue_bytes: usize,
+    oldest_ms: Option<u64>,
+    next_seq: u64,
+    last_closed_ms: u64,
+    /// Own batches that are not final: digest -> when pushed last.
+    pub(super) in_flight: BTreeMap<Digest, u64>,
+}
+
+impl Batching {
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(super) fn next_close_ms(&self, settings: &super::Settings) -> Option<u64> {
+        self.oldest_ms.map(|at| at + settings.batch_delay_ms)
+    }
+
+    fn push(&mut self, transaction: Transaction, bytes: usize, now_ms: u64) {
+        self.queue_bytes += bytes;
+        self.queue.push_back((transaction, bytes));
+        self.oldest_ms.get_or_insert(now_ms);
+    }
+
+    fn push_first(&mut self, transaction: Transaction, bytes: usize, now_ms: u64) {
+        self.queue_bytes += bytes;
+        self.queue.push_front((transaction, bytes));
+        self.oldest_ms.get_or_insert(now_ms);
+    }
+
+    fn take(&mut self, bytes_max: usize, now_ms: u64) -> Vec<Transaction> {
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while let Some((_, size)) = self.queue.front() {
+            if !taken.is_empty() && bytes + size > bytes_max {
+                break;
+            }
+            let Some((transaction, size)) = self.queue.pop_front() else { break };
+            bytes += size;
+            taken.push(transaction);
+        }
+        self.queue_bytes -= bytes;
+        self.oldest_ms = if self.queue.is_empty() { None } else { Some(now_ms) };
+        taken
+    }
+}
+
+impl Replica {
+    pub(super) fn submit(&mut self, transactions: Vec<ClientTransaction>) {
+        let batch_bytes_max = self.epoch.start.manifest.limits.batch_bytes_max as usize;
+        for transaction in transactions {
+            let bytes = transaction.payload.len() + TRANSACTION_OVERHEAD_BYTES;
+            let refusal = if self.draining {
+                Some(Refusal::Draining)
+            } else if self.epoch.me.is_none() || !self.guard.is_enabled() {
+                Some(Refusal::Observer)
+            } else if bytes + TRANSACTION_OVERHEAD_BYTES > batch_bytes_max {
+                Some(Refusal::TooLarge)
+            } else if self.batching.queue_bytes + bytes > self.settings.queue_bytes_max {
+                Some(Refusal::Overloaded)
+            } else {
+                None
+            };
+            match refusal {
+                Some(reason) => self.out.release.push(Effect::Refused { transaction: transaction.id(), reason }),
+                None => self.batching.push(Transaction::Client(transaction), bytes, self.now.mono_ms),
+            }
+        }
+    }
+
+    /// Governance of this node's own, before anything that waits.
+    pub(super) fn submit_system(&mut self, system: SystemTransaction) {
+        let bytes = system_bytes(&system);
+        self.batching.push_first(Transaction::System(system), bytes, self.now.mono_ms);
+    }
+
+    pub(super) fn close_batches(&mut self) {
+        if self.epoch.me.is_none() || !self.guard.is_enabled() || self.closing() {
+            return;
+        }
+        loop {
+            let batching = &self.batching;
+            let room = batching.in_flight.len() < self.settings.batches_in_flight_max;
+            let due = batching.in_flight.is_empty()
+                || batching.queue_bytes >= self.settings.batch_bytes
+                || batching.next_close_ms(&self.settings).is_some_and(|at| at <= self.now.mono_ms);
+            let tick = self.next_tick_ms().is_some_and(|at| at <= self.now.mono_ms);
+            if !(room && (due && batching.queued() > 0 || tick)) {
+                return;
+            }
+            self.close_batch();
+        }
+    }
+
+    fn close_batch(&mut self) {
+        let Some(author) = self.epoch.me else { return };
+        let batch_bytes_max = self.epoch.start.manifest.limits.batch_bytes_max as usize;
+        let bytes_max = self.settings.batch_bytes.min(batch_bytes_max - TRANSACTION_OVERHEAD_BYTES);
+        let transactions = self.batching.take(bytes_max, self.now.mono_ms);
+        let batch = Batch {
+            number: self.epoch.start.manifest.number,
+            author,
+            start: self.guard.state().start_count,
+            seq: self.batching.next_seq,
+            time_ms: self.now.wall_ms,
+            transactions,
+        };
+        self.batching.next_seq += 1;
+        self.batching.last_closed_ms = self.now.mono_ms;
+        // The start count is durable before any batch of this start is signed, and sequence
+        // numbers are given out once: a slot is never signed twice.
+        if self.guard.batch().is_err() {
+            return;
+        }
+        let statement = batch.statement(batch.digest());
+        let signature = self.signer.sign_statement(self.chain, Scope::Number(batch.number), &statement);
+        let held = Arc::new(HeldBatch::new(SignedBatch { batch, signature }));
+        self.batching.in_flight.insert(held.digest, self.now.mono_ms);
+        let message = Message::Batches(vec![held.signed.clone()]);
+        self.out.durable.push(Persist::Batch(held.clone()));
+        self.send(self.members(), message);
+        self.hold(held);
+    }
+
+    /// When an idle chain wants a tick of this node; `None` while it need not move.
+    pub(super) fn next_tick_ms(&self) -> Option<u64> {
+        let me = self.epoch.me?;
+        if !self.batching.in_flight.is_empty() || self.closing() || !self.guard.is_enabled() {
+            return None;
+        }
+        let started = self.ledger.author_times_ms.get(me.as_usize()).is_some_and(|time| *time > 0);
+        let every_ms = match self.ledger.schedule() {
+            Some(_) => TICK_TO_BARRIER_MS,
+            None if self.ledger.open.is_empty() && started => return None,
+            None => TICK_MS,
+        };
+        Some(self.batching.last_closed_ms + every_ms)
+    }
+
+    /// A batch of a peer (or asked for).
+    pub(super) fn receive_batch(&mut self, batch: Arc<HeldBatch>) {
+        let wanted = self.ordering.missing.contains_key(&batch.digest);
+        if self.pending.contains_key(&batch.digest) || (self.done.contains(&batch.digest) && !wanted) {
+            return;
+        }
+        let author = batch.batch().author;
+        let held = self.pending_bytes.get(&author).copied().unwrap_or(0);
+        if held + batch.encoded.len() > self.settings.pending_bytes_per_author_max && !wanted {
+            self.event(Event::EngineMisbehaved(format!(
+                "authority {} has {held} bytes of batches that are not final: one more was dropped",
+                author.0
+            )));
+            return;
+        }
+        self.out.durable.push(Persist::Batch(batch.clone()));
+        self.hold(batch);
+    }
+
+    /// Keeps a batch until it is final, and tells the engine.
+    pub(super) fn hold(&mut self, batch: Arc<HeldBatch>) {
+        self.ordering.missing.remove(&batch.digest);
+        *self.pending_bytes.entry(batch.batch().author).or_default() += batch.encoded.len();
+        if self.ordering.is_running() {
+            let told = sdk_batch(&batch);
+            match self.ordering.events.last_mut() {
+                Some(EngineEvent::Batches(batches)) => batches.push(told),
+                _ => self.ordering.events.push(EngineEvent::Batches(vec![told])),
+            }
+        }
+        self.pending.insert(batch.digest, batch);
+    }
+
+    /// A batch is final, or can never be ordered any more.
+    pub(super) fn release(&mut self, digest: Digest) {
+        let Some(batch) = self.pending.remove(&digest) else { return };
+        if let Some(bytes) = self.pending_bytes.get_mut(&batch.batch().author) {
+            *bytes = bytes.saturating_sub(batch.encoded.len());
+        }
+        self.batching.in_flight.remove(&digest);
+        if self.done.insert(digest) {
+            self.done_order.push_back(digest);
+        }
+        while self.done_order.len() > super::DONE_MAX {
+            if let Some(oldest) = self.done_order.pop_front() {
+                self.done.remove(&oldest);
+            }
+        }
+    }
+
+    pub(super) fn resend_batches(&mut self) {
+        let now_ms = self.now.mono_ms;
+        let late: Vec<_> = self.batching.in_flight.iter_mut().filter(|(_, at)| **at + RESEND_BATCH_MS <= now_ms).take(4).collect();
+        let mut digests = Vec::new();
+        for (digest, at) in late {
+            *at = now_ms;
+            digests.push(*digest);
+        }
+        for batch in digests.iter().filter_map(|digest| self.pending.get(digest)).cloned().collect::<Vec<_>>() {
+            self.send(self.members(), Message::Batches(vec![batch.signed.clone()]));
+        }
+    }
+
+    /// Batches that no block of the epoch that begins may hold. This node's own
+    /// transactions among them go back into the queue: (client, seq) makes them run once.
+    pub(super) fn expire_batches(&mut self) -> Vec<Digest> {
+        let number = self.epoch.start.manifest.number.0;
+        let expired: Vec<_> = self.pending.values().filter(|b| b.batch().number.0 + 1 < number).cloned().collect();
+        for batch in &expired {
+            let own = self.batching.in_flight.contains_key(&batch.digest);
+            self.release(batch.digest);
+            if own && self.epoch.me.is_some() {
+                for transaction in &batch.batch().transactions {
+                    if let Transaction::Client(client) = transaction {
+                        let bytes = client.payload.len() + TRANSACTION_OVERHEAD_BYTES;
+                        self.batching.push(transaction.clone(), bytes, self.now.mono_ms);
+                    }
+                }
+            }
+        }
+        expired.iter().map(|batch| batch.digest).collect()
+    }
+}
+
+/// A batch as the engine is told of it.
+pub(super) fn sdk_batch(batch: &HeldBatch) -> moult_sdk::Batch {
+    let bytes = u32::try_from(batch.encoded.len()).unwrap_or(u32::MAX);
+    moult_sdk::Batch { digest: batch.digest, author: batch.batch().author, bytes }
+}
+
+fn system_bytes(system: &SystemTransaction) -> usize {
+    moult_types::encode(system).len() + TRANSACTION_OVERHEAD_BYTES
+}

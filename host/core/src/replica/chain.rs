@@ -1,0 +1,248 @@
+//! From the engine's order to final blocks: assemble, prepare, certify, hand to execution.
+
+use std::sync::Arc;
+
+use moult_sdk::engine::{Commit, Event as EngineEvent};
+use moult_sdk::{CommitIndex, Digest};
+use moult_types::block::{link, prepare_statement};
+use moult_types::{
+    Block, BlockRecord, Certificate, EpochIdentity, GlobalIndex, HeldBatch, Message, Scope, Signed,
+};
+
+use super::{Epoch, Replica, global_of};
+use crate::finality::HeldBlock;
+use crate::governance::{Present, block_time, note_times};
+use crate::io::{Effect, Event, GuardUpdate, Persist, Target};
+
+/// A prepare that did not lead to a final block is sent again after this time.
+const RESEND_PREPARE_MS: u64 = 300;
+/// Missing batches are asked for again after this time.
+const REFETCH_MS: u64 = 200;
+/// Most digests in one question.
+const FETCH_MAX: usize = 256;
+
+impl Replica {
+    /// Assembles what can be, signs for it, and makes final what a quorum signed.
+    pub(super) fn advance_chain(&mut self) {
+        loop {
+            let assembled = self.assemble();
+            self.sign_prepare();
+            let made_final = self.certify();
+            if !assembled && !made_final {
+                return;
+            }
+        }
+    }
+
+    /// The barrier, where one is set by the final chain.
+    fn barrier(&self) -> Option<CommitIndex> {
+        self.ledger.schedule().map(|(_, barrier)| barrier)
+    }
+
+    /// Turns ordered commits into blocks as long as their payloads are held; nothing past
+    /// the barrier. Batches that only blocks past it name stay pending, for the next epoch.
+    fn assemble(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            let next = self.finality.top().0.next();
+            if self.closing() || self.barrier().is_some_and(|barrier| next > barrier) {
+                return any;
+            }
+            let Some(commit) = self.ordering.ordered.get(&next) else { return any };
+            let Some(batches) = self.payloads(&commit.batches) else {
+                let missing: Vec<_> =
+                    commit.batches.iter().filter(|digest| !self.pending.contains_key(digest)).copied().collect();
+                self.fetch(missing, self.members());
+                return any;
+            };
+            let Some(commit) = self.ordering.ordered.remove(&next) else { return any };
+            let held = self.make_block(&commit, batches);
+            self.out.durable.push(Persist::Block(held.record.clone()));
+            self.push_block(held);
+            any = true;
+        }
+    }
+
+    fn payloads(&self, digests: &[Digest]) -> Option<Vec<Arc<HeldBatch>>> {
+        digests.iter().map(|digest| self.pending.get(digest).cloned()).collect()
+    }
+
+    fn make_block(&self, commit: &Commit, batches: Vec<Arc<HeldBatch>>) -> HeldBlock {
+        let (top, parent) = self.finality.top();
+        let mut times_ms = self.top_times_ms.clone();
+        note_times(&mut times_ms, self.epoch.start.manifest.number.0, batches.iter().map(AsRef::as_ref));
+        let former_ms = self.finality.block(top).map_or(self.ledger.time_ms, |held| held.record.block.time_ms);
+        let block = Block {
+            index: commit.index,
+            time_ms: block_time(&self.epoch.committee, &times_ms, former_ms),
+            batches: commit.batches.clone(),
+            state_root: if commit.index.0 == 1 { self.epoch.start.state_root } else { None },
+        };
+        let record = BlockRecord {
+            epoch: self.epoch.start.manifest.number,
+            identity: self.epoch.identity,
+            global: GlobalIndex(self.epoch.start.base.0 + block.index.0),
+            parent,
+            hash: link(parent, block.body()),
+            block,
+        };
+        HeldBlock { record: Arc::new(record), batches, ordered_at_ms: Some(self.now.mono_ms) }
+    }
+
+    /// Puts a block on top of the chain held here.
+    pub(super) fn push_block(&mut self, held: HeldBlock) {
+        note_times(&mut self.top_times_ms, self.epoch.start.manifest.number.0, held.batches.iter().map(AsRef::as_ref));
+        if held.record.block.index == self.guard.state().prepared.0 {
+            self.prepared_on_chain = Some(held.record.hash);
+        }
+        self.finality.push(held);
+    }
+
+    /// K3: at most a window past the last final block, never past the barrier, above the
+    /// last prepare and on a chain through it. All payloads and blocks are in this step's
+    /// durable part or were durable before.
+    fn sign_prepare(&mut self) {
+        let Some(author) = self.epoch.me else { return };
+        let (top, _) = self.finality.top();
+        let window = self.epoch.start.manifest.limits.window_blocks;
+        let index = top.min(CommitIndex(self.finality.last_final().0 + window));
+        let index = self.barrier().map_or(index, |barrier| index.min(barrier));
+        let Some(hash) = self.finality.hash_at(index) else { return };
+        let (last, _) = self.guard.state().prepared;
+        if index.0 == 0 || self.diverged || (index <= last && self.last_prepare.is_some()) {
+            return;
+        }
+        let Ok(update) = self.guard.prepare(self.epoch.identity, index, hash, self.prepared_on_chain) else { return };
+        self.out.durable.extend(update.map(Persist::Guard));
+        self.prepared_on_chain = Some(hash);
+        let statement = prepare_statement(author, index, hash);
+        let signature = self.signer.sign_statement(self.chain, Scope::Epoch(self.epoch.identity), &statement);
+        let vote = Signed { statement, signature };
+        self.finality.add_vote(author, index, hash, signature);
+        self.last_prepare = Some((vote, self.now.mono_ms));
+        self.send(self.members(), Message::Prepare { identity: self.epoch.identity, vote });
+    }
+
+    pub(super) fn resend_prepare(&mut self) {
+        let Some((vote, at)) = self.last_prepare else { return };
+        let outstanding = vote.statement.slot.a > self.finality.last_final().0;
+        if outstanding && at + RESEND_PREPARE_MS <= self.now.mono_ms {
+            self.last_prepare = Some((vote, self.now.mono_ms));
+            self.send(self.members(), Message::Prepare { identity: self.epoch.identity, vote });
+        }
+    }
+
+    pub(super) fn on_prepare(&mut self, identity: EpochIdentity, vote: Signed) {
+        if identity == self.epoch.identity {
+            let statement = vote.statement;
+            self.finality.add_vote(statement.author, CommitIndex(statement.slot.a), statement.digest, vote.signature);
+        }
+    }
+
+    fn certify(&mut self) -> bool {
+        if self.closing() {
+            return false;
+        }
+        // The observer has no chain of its own to count votes on; it follows certificates.
+        match self.finality.certifiable(&self.epoch.committee) {
+            Some(certificate) => {
+                self.finalize(certificate);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Everything up to the certificate's index is final: ledger, execution, engine.
+    pub(super) fn finalize(&mut self, certificate: Certificate) {
+        let done = self.finality.finalize(certificate.index);
+        let Some(last) = done.last() else { return };
+        let (index, ordered_at_ms) = (last.record.block.index, last.ordered_at_ms);
+        let (global, time_ms) = (global_of(self.epoch.start.base, last), last.record.block.time_ms);
+        let mut final_batches = Vec::new();
+        for held in done {
+            let batches: Vec<&HeldBatch> = held.batches.iter().map(AsRef::as_ref).collect();
+            let Epoch { start, committee, .. } = &self.epoch;
+            let present = Present { chain: self.chain, manifest: &start.manifest, committee };
+            let changed = self.ledger.apply(present, &held.record, &batches);
+            for record in changed {
+                if !record.state.is_open() {
+                    self.out.durable.push(Persist::History(Box::new(record.clone())));
+                }
+                self.event(Event::Proposal(Box::new(record)));
+            }
+            for batch in &held.batches {
+                self.release(batch.digest);
+                final_batches.push(batch.digest);
+            }
+            self.out.release.push(Effect::Execute { record: held.record, batches: held.batches });
+        }
+        self.note_guard(GuardUpdate::FinalMark { global, hash: certificate.hash });
+        self.certificate = Some(certificate.clone());
+        let ledger = Arc::new(self.ledger.clone());
+        self.out.durable.push(Persist::Final { global, certificate: Box::new(certificate), ledger, batches: final_batches });
+        let latency_ms = ordered_at_ms.map_or(0, |at| self.now.mono_ms.saturating_sub(at));
+        self.event(Event::Final { index, global, time_ms, latency_ms });
+        self.ordering.on_progress();
+        self.ordering.committed = self.ordering.committed.max(index);
+        self.ordering.ordered = self.ordering.ordered.split_off(&index.next());
+        if self.ordering.is_running() {
+            match self.ordering.events.last_mut() {
+                Some(EngineEvent::Final(last)) => *last = index,
+                _ => self.ordering.events.push(EngineEvent::Final(index)),
+            }
+        }
+        if self.closing() {
+            self.on_barrier();
+        }
+    }
+
+    /// Blocks above the last final one, as found on disk.
+    pub(super) fn recover_tail(&mut self, tail: Vec<Arc<BlockRecord>>) {
+        for record in tail {
+            let (top, hash) = self.finality.top();
+            let fits = record.identity == self.epoch.identity && record.block.index == top.next() && record.parent == hash;
+            let Some(batches) = fits.then(|| self.payloads(&record.block.batches)).flatten() else {
+                // Never final here: peers have it if it is final there.
+                self.out.durable.push(Persist::DropBlocksAbove(GlobalIndex(self.epoch.start.base.0 + top.0)));
+                return;
+            };
+            self.push_block(HeldBlock { record, batches, ordered_at_ms: None });
+        }
+    }
+
+    /// Drops blocks above an index that were never final; their batches stay pending.
+    pub(super) fn drop_blocks_above(&mut self, index: CommitIndex) {
+        if self.finality.drop_above(index) {
+            self.top_times_ms = self.ledger.author_times_ms.clone();
+            let mut at = self.finality.last_final().next();
+            while let Some(held) = self.finality.block(at) {
+                let number = self.epoch.start.manifest.number.0;
+                note_times(&mut self.top_times_ms, number, held.batches.iter().map(AsRef::as_ref));
+                at = at.next();
+            }
+            self.out.durable.push(Persist::DropBlocksAbove(GlobalIndex(self.epoch.start.base.0 + index.0)));
+        }
+    }
+
+    /// Asks for batches that are not held, each at most once in a while.
+    pub(super) fn fetch(&mut self, batches: Vec<Digest>, from: Target) {
+        let now_ms = self.now.mono_ms;
+        let due: Vec<_> = batches
+            .into_iter()
+            .filter(|digest| !self.pending.contains_key(digest))
+            .filter(|digest| self.ordering.missing.get(digest).is_none_or(|at| at + REFETCH_MS <= now_ms))
+            .take(FETCH_MAX)
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        self.ordering.missing.extend(due.iter().map(|digest| (*digest, now_ms)));
+        self.out.release.push(Effect::Fetch { batches: due, from });
+    }
+
+    pub(super) fn refetch_missing(&mut self) {
+        let missing: Vec<_> = self.ordering.missing.keys().copied().collect();
+        self.fetch(missing, self.members());
+    }
+}

@@ -1,0 +1,439 @@
+//! One node's replica: [`Replica::step`] takes what happened and answers with a [`Step`].
+//!
+//! ```text
+//! submit -> batching -> (pending batches) -> ordering (engine) -> chain (assemble, prepare,
+//! certify) -> Execute;  final blocks -> ledger -> duties (check, vote, ready) -> batching
+//!                                              \-> epoch (barrier, switch)
+//! ```
+//! One file a concern; this one holds the state they share and the order in which they run.
+
+mod batching;
+mod chain;
+mod duties;
+mod epoch;
+mod ordering;
+mod reads;
+mod sync;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use moult_crypto::{Keyring, Signer};
+use moult_sdk::{AuthorityIndex, Digest, Slot};
+use moult_types::{
+    AuthorityId, BlockRecord, Certificate, ChainId, Committee, EpochIdentity, GlobalIndex, HeldBatch, Manifest,
+    Message, ProposalId, PublicKey, Scope, Signature, Signed, Statement,
+};
+
+use crate::finality::{Finality, HeldBlock};
+use crate::governance::Ledger;
+use crate::guard::{Guard, GuardRefusal, GuardState};
+use crate::io::{Effect, EpochStart, Event, GuardUpdate, Input, Now, Persist, Step, Target};
+use crate::verify::VerifyContext;
+
+use batching::Batching;
+use duties::Duties;
+use ordering::Ordering;
+use reads::Reads;
+use sync::Sync;
+
+/// How often timers of the host itself are looked at, in milliseconds.
+const HOUSEKEEPING_MS: u64 = 100;
+
+/// What an operator sets for one node; nothing replicated depends on it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This node's authority; outlives its key.
+    pub authority: AuthorityId,
+    /// Peers outside the committee that may connect, with an address where they are dialled.
+    pub observers: Vec<(PublicKey, Option<String>)>,
+    /// A batch is closed at this size, in encoded bytes.
+    pub batch_bytes: usize,
+    /// A batch is closed at this age although others of this node are in flight.
+    pub batch_delay_ms: u64,
+    /// Most own batches that are not final yet.
+    pub batches_in_flight_max: usize,
+    /// Most bytes of transactions that wait for a batch; more are refused as overload.
+    pub queue_bytes_max: usize,
+    /// Most bytes of batches held of one author that are not final yet.
+    pub pending_bytes_per_author_max: usize,
+}
+
+impl Settings {
+    /// The defaults for an authority.
+    pub fn new(authority: AuthorityId) -> Self {
+        Self {
+            authority,
+            observers: Vec::new(),
+            batch_bytes: 256 * 1024,
+            batch_delay_ms: 5,
+            batches_in_flight_max: 32,
+            queue_bytes_max: 16 << 20,
+            pending_bytes_per_author_max: 64 << 20,
+        }
+    }
+}
+
+/// What a node finds on its disk when it starts.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    /// The chain.
+    pub chain: ChainId,
+    /// The present epoch.
+    pub epoch: EpochStart,
+    /// Whether nothing was on disk: `epoch` is genesis and is to be written.
+    pub fresh: bool,
+    /// The manifest of the epoch before, whose batches may still be ordered.
+    pub former: Option<Manifest>,
+    /// Replicated state after the last final block; `None` if fresh.
+    pub ledger: Option<Ledger>,
+    /// The certificate of the last final block, if the epoch has one.
+    pub certificate: Option<Certificate>,
+    /// Blocks of the present epoch above the last final one, in order.
+    pub tail: Vec<Arc<BlockRecord>>,
+    /// Batches that are not final, those of the tail included.
+    pub batches: Vec<Arc<HeldBatch>>,
+    /// The guard.
+    pub guard: GuardState,
+    /// The hash of this node's chain at the guard's last prepared index.
+    pub prepared_on_chain: Option<Digest>,
+    /// Why this node must not sign, if so.
+    pub signing_stopped: Option<String>,
+}
+
+/// The present epoch.
+struct Epoch {
+    start: EpochStart,
+    identity: EpochIdentity,
+    committee: Committee,
+    keyring: Keyring,
+    me: Option<AuthorityIndex>,
+    former: Option<(EpochIdentity, Keyring)>,
+}
+
+/// The replica. See the module's documentation.
+pub struct Replica {
+    chain: ChainId,
+    settings: Settings,
+    signer: Arc<dyn Signer>,
+    now: Now,
+    next_housekeeping_ms: u64,
+    epoch: Epoch,
+    ledger: Ledger,
+    finality: Finality,
+    /// Certificate of the last final block, if the epoch has one.
+    certificate: Option<Certificate>,
+    /// Latest batch times up to the top of the chain held here.
+    top_times_ms: Vec<u64>,
+    /// Hash of this node's chain at the last index it prepared in this epoch.
+    prepared_on_chain: Option<Digest>,
+    last_prepare: Option<(Signed, u64)>,
+    /// A certificate was at odds with blocks held here: no more prepares in this epoch (K6).
+    diverged: bool,
+    guard: Guard,
+    pending: BTreeMap<Digest, Arc<HeldBatch>>,
+    pending_bytes: BTreeMap<AuthorityIndex, usize>,
+    /// Digests that became final lately, so that a late copy is not ordered again.
+    done: BTreeSet<Digest>,
+    done_order: std::collections::VecDeque<Digest>,
+    ordering: Ordering,
+    batching: Batching,
+    duties: Duties,
+    sync: Sync,
+    reads: Reads,
+    /// The last block that the executor reported, and its root.
+    executed: (GlobalIndex, Option<Digest>),
+    draining: bool,
+    halted: bool,
+    out: Step,
+}
+
+/// How many digests of final batches are remembered.
+const DONE_MAX: usize = 65_536;
+
+impl Replica {
+    /// Takes up a node's state. The step that comes with it is carried out first.
+    ///
+    /// # Errors
+    /// The manifest's committee or keys are invalid: text for the operator.
+    pub fn new(recovery: Recovery, settings: Settings, signer: Arc<dyn Signer>, now: Now) -> Result<(Self, Step), String> {
+        let former = recovery.former.as_ref().map(|manifest| keyring_of(recovery.chain, manifest)).transpose()?;
+        let epoch = Epoch::new(recovery.chain, recovery.epoch, signer.as_ref(), former.map(|(i, _, k)| (i, k)))?;
+        let ledger = recovery.ledger.unwrap_or_else(|| {
+            Ledger::at_start(&epoch.start.manifest, epoch.start.base, epoch.start.time_ms, ProposalId(1))
+        });
+        let window = epoch.start.manifest.limits.window_blocks;
+        let mut replica = Self {
+            chain: recovery.chain,
+            now,
+            next_housekeeping_ms: now.mono_ms + HOUSEKEEPING_MS,
+            finality: Finality::new(epoch.identity, window, ledger.index, ledger.hash),
+            certificate: recovery.certificate,
+            top_times_ms: ledger.author_times_ms.clone(),
+            prepared_on_chain: recovery.prepared_on_chain,
+            last_prepare: None,
+            diverged: false,
+            guard: Guard::new(recovery.guard, recovery.signing_stopped.is_none()),
+            pending: BTreeMap::new(),
+            pending_bytes: BTreeMap::new(),
+            done: BTreeSet::new(),
+            done_order: std::collections::VecDeque::new(),
+            ordering: Ordering::default(),
+            batching: Batching::default(),
+            duties: Duties::default(),
+            sync: Sync::default(),
+            reads: Reads::default(),
+            executed: (GlobalIndex(0), None),
+            draining: false,
+            halted: false,
+            out: Step::default(),
+            epoch,
+            ledger,
+            settings,
+            signer,
+        };
+        if let Some(reason) = recovery.signing_stopped {
+            replica.event(Event::SigningStopped(reason));
+        }
+        if recovery.fresh {
+            let start = Box::new(replica.epoch.start.clone());
+            let ledger = Arc::new(replica.ledger.clone());
+            replica.out.durable.push(Persist::Epoch { start, expired: Vec::new(), ledger });
+        }
+        replica.enter_guard_epoch();
+        let count = replica.guard.state().start_count + 1;
+        replica.note_guard(GuardUpdate::Started { count });
+        for batch in recovery.batches {
+            let own = Some(batch.batch().author) == replica.epoch.me;
+            if own && batch.batch().number == replica.epoch.start.manifest.number {
+                replica.batching.in_flight.insert(batch.digest, 0);
+            }
+            replica.hold(batch);
+        }
+        replica.recover_tail(recovery.tail);
+        replica.announce_epoch();
+        replica.after_inputs();
+        let step = std::mem::take(&mut replica.out);
+        Ok((replica, step))
+    }
+
+    /// Takes what happened, in order, and answers with everything that follows from it.
+    pub fn step(&mut self, now: Now, inputs: Vec<Input>) -> Step {
+        self.now = Now { mono_ms: self.now.mono_ms.max(now.mono_ms), wall_ms: now.wall_ms };
+        if self.halted {
+            return Step::default();
+        }
+        for input in inputs {
+            self.input(input);
+        }
+        self.after_inputs();
+        std::mem::take(&mut self.out)
+    }
+
+    /// When `step` wants to be called with [`Input::Wake`] at the latest (monotonic).
+    pub fn next_wake_ms(&self) -> u64 {
+        let timers = [self.ordering.next_timer_ms(), self.batching.next_close_ms(&self.settings), self.next_tick_ms()];
+        timers.into_iter().flatten().fold(self.next_housekeeping_ms, u64::min)
+    }
+
+    /// Replicated state after the last final block.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The present epoch.
+    pub fn epoch_start(&self) -> &EpochStart {
+        &self.epoch.start
+    }
+
+    /// Identity of the present epoch.
+    pub fn identity(&self) -> EpochIdentity {
+        self.epoch.identity
+    }
+
+    /// This node's place in the present committee.
+    pub fn me(&self) -> Option<AuthorityIndex> {
+        self.epoch.me
+    }
+
+    /// The signer guard's memory.
+    pub fn guard_state(&self) -> &GuardState {
+        self.guard.state()
+    }
+
+    /// Own batches that are not final yet and transactions that wait for one: nothing of
+    /// this node's clients is under way when both are 0.
+    pub fn under_way(&self) -> (usize, usize) {
+        (self.batching.in_flight.len(), self.batching.queued())
+    }
+
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Message { from, message } => {
+                let (message, held) = message.into_parts();
+                self.message(from, message, held);
+            }
+            Input::Early { from, message } => self.sync.keep_early(from, message),
+            Input::Peer { key, up, rtt_us } => self.peer(key, up, rtt_us),
+            Input::Submit(transactions) => self.submit(transactions),
+            Input::Stored(batches) => batches.into_iter().for_each(|batch| self.receive_batch(batch)),
+            Input::Read { id } => self.reads.waiting.push(id),
+            Input::Executed { global, state_root } => self.on_executed(global, state_root),
+            Input::Engine { identity, engine, records } => self.start_engine(identity, engine, records),
+            Input::ModulesChecked { proposal, checks } => self.duties.on_checked(proposal, checks),
+            Input::Verdict { proposal, verdict } => self.on_verdict(proposal, verdict),
+            Input::Propose(proposal) => self.propose(*proposal),
+            Input::Withdraw(id) => self.withdraw(id),
+            Input::OperatorVote(id, decision) => self.duties.on_operator_vote(id, decision),
+            Input::Wake => {}
+            Input::Drain => {
+                self.draining = true;
+                self.ordering.events.push(moult_sdk::engine::Event::Draining);
+            }
+        }
+    }
+
+    fn message(&mut self, from: PublicKey, message: Message, held: Vec<Arc<HeldBatch>>) {
+        match message {
+            Message::Engine { identity, payload, statements } => {
+                self.on_engine_message(from, identity, payload, statements);
+            }
+            Message::Batches(_) => held.into_iter().for_each(|batch| self.receive_batch(batch)),
+            Message::Prepare { identity, vote } => self.on_prepare(identity, vote),
+            Message::Status(status) => self.on_status(from, status),
+            Message::System(system) => self.relay(system),
+            Message::Blocks(blocks) => self.on_blocks(from, *blocks),
+            Message::ReadQuery { nonce } => self.on_read_query(from, nonce),
+            Message::ReadReply { nonce, epoch, prepared, last_final } => {
+                self.on_read_reply(from, nonce, epoch, prepared, last_final);
+            }
+            // Served by the node from its store.
+            Message::FetchBatches(_)
+            | Message::FetchBlocks { .. }
+            | Message::FetchModule { .. }
+            | Message::ModulePart { .. } => {}
+        }
+    }
+
+    /// What follows from the inputs taken, until nothing follows any more.
+    fn after_inputs(&mut self) {
+        self.run_timers();
+        self.advance_chain();
+        self.do_duties();
+        self.close_batches();
+        for _ in 0..ordering::ROUNDS_MAX {
+            if !self.run_engine() {
+                break;
+            }
+            self.advance_chain();
+            self.do_duties();
+            self.close_batches();
+        }
+        self.ask_reads();
+        self.tell_status();
+    }
+
+    fn run_timers(&mut self) {
+        self.fire_engine_timers();
+        if self.now.mono_ms >= self.next_housekeeping_ms {
+            self.next_housekeeping_ms = self.now.mono_ms + HOUSEKEEPING_MS;
+            self.resend_prepare();
+            self.resend_batches();
+            self.refetch_missing();
+            self.housekeep_sync();
+            self.housekeep_reads();
+        }
+    }
+
+    /// Whether the epoch's last block is final and only the executor is waited for.
+    fn closing(&self) -> bool {
+        self.ledger.is_at_barrier()
+    }
+
+    fn event(&mut self, event: Event) {
+        self.out.release.push(Effect::Event(event));
+    }
+
+    fn send(&mut self, to: Target, message: Message) {
+        self.out.release.push(Effect::Send { to, message: Arc::new(message) });
+    }
+
+    /// Every member but this node.
+    fn members(&self) -> Target {
+        Target::Keys(self.keys_of(self.epoch.committee.indices()))
+    }
+
+    fn keys_of(&self, indices: impl Iterator<Item = AuthorityIndex>) -> Vec<PublicKey> {
+        let me = self.signer.public_key();
+        indices.filter_map(|i| self.epoch.committee.member(i)).map(|m| m.key).filter(|key| *key != me).collect()
+    }
+
+    fn note_guard(&mut self, update: GuardUpdate) {
+        let update = self.guard.note(update);
+        self.out.durable.push(Persist::Guard(update));
+    }
+
+    /// Signs a slot of the host's that is kept one by one.
+    fn sign_host(&mut self, scope: Scope, statement: &Statement) -> Result<Signature, GuardRefusal> {
+        let update = self.guard.slot(scope, statement.slot, statement.digest)?;
+        self.out.durable.extend(update.map(Persist::Guard));
+        Ok(self.signer.sign_statement(self.chain, scope, statement))
+    }
+
+    /// Signs a slot of the engine's.
+    fn sign_engine(&mut self, slot: Slot, digest: Digest) -> Result<Signed, GuardRefusal> {
+        let author = self.epoch.me.ok_or(GuardRefusal::Disabled)?;
+        if self.guard.state().identity != self.epoch.identity {
+            return Err(GuardRefusal::Disabled);
+        }
+        let update = self.guard.engine_slot(slot, digest)?;
+        self.out.durable.extend(update.map(Persist::Guard));
+        let statement = Statement { author, slot, digest };
+        let scope = Scope::Epoch(self.epoch.identity);
+        let signature = self.signer.sign_statement(self.chain, scope, &statement);
+        Ok(Signed { statement, signature })
+    }
+
+    fn verify_context(&self) -> VerifyContext {
+        VerifyContext {
+            chain: self.chain,
+            number: self.epoch.start.manifest.number,
+            identity: self.epoch.identity,
+            keyring: self.epoch.keyring.clone(),
+            former: self.epoch.former.clone(),
+            limits: self.epoch.start.manifest.limits.clone(),
+        }
+    }
+
+    /// Stops for good: going on could break a promise.
+    fn halt(&mut self, reason: String) {
+        self.halted = true;
+        self.guard.disable();
+        self.out.release.push(Effect::Halt(reason));
+    }
+}
+
+impl Epoch {
+    fn new(
+        chain: ChainId,
+        start: EpochStart,
+        signer: &dyn Signer,
+        former: Option<(EpochIdentity, Keyring)>,
+    ) -> Result<Self, String> {
+        let (identity, committee, keyring) = keyring_of(chain, &start.manifest)?;
+        let me = committee.index_of_key(&signer.public_key());
+        Ok(Self { start, identity, committee, keyring, me, former })
+    }
+}
+
+fn keyring_of(chain: ChainId, manifest: &Manifest) -> Result<(EpochIdentity, Committee, Keyring), String> {
+    let number = manifest.number;
+    let committee = manifest.committee().map_err(|e| format!("the committee of epoch {number}: {e}"))?;
+    let keyring = Keyring::new(chain, &committee).map_err(|e| format!("the committee of epoch {number}: {e}"))?;
+    Ok((manifest.identity(), committee, keyring))
+}
+
+/// The position of a held block in the chain over all epochs.
+fn global_of(base: GlobalIndex, held: &HeldBlock) -> GlobalIndex {
+    GlobalIndex(base.0 + held.record.block.index.0)
+}

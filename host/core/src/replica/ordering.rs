@@ -1,0 +1,415 @@
+//! The engine: what it is fed, what it asks for, and what happens when it fails.
+//!
+//! An engine gets verified statements only, signs slots of its own kinds only, and its
+//! commits are an order that the kernel still has to certify. A fault ends the instance;
+//! it is rebuilt from its records, and the events of the faulting step are fed again one by
+//! one, so that a peer's message that did it is found and dropped. A fault on anything
+//! else, or a third rebuild without progress, means it is beyond recovery in this epoch.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use moult_sdk::engine::{Action, Commit, Envelope, Event as EngineEvent, Outcome, Recipients, Recovered, Settings};
+use moult_sdk::{AuthorityIndex, CommitIndex, Committee, Digest, Slot, Statement};
+use moult_types::{EpochIdentity, Message, PublicKey, Signature, Signed, World};
+
+use super::Replica;
+use super::batching::sdk_batch;
+use crate::io::{Effect, EngineRecord, Event, GuardUpdate, Persist, Target};
+use crate::ports::{EngineInstance, Fault};
+
+/// Most engine calls within one step of the replica; the rest waits for the next.
+pub(super) const ROUNDS_MAX: usize = 64;
+/// Most events of one engine call.
+const EVENTS_MAX: usize = 1024;
+/// Most events that wait for an engine that does not run; votes and messages beyond are
+/// lost, as on a link.
+const WAITING_MAX: usize = 65_536;
+/// Rebuilds without a final block between them before an engine is given up.
+const REBUILDS_MAX: u32 = 3;
+/// Most statements whose signatures are kept for certificates.
+const STATEMENTS_MAX: usize = 262_144;
+/// Longest stretch that the engine may order ahead of what is final, in blocks.
+const AHEAD_MAX: u64 = 65_536;
+
+/// The running engine and what belongs to it.
+#[derive(Default)]
+pub(super) struct Ordering {
+    engine: Option<Box<dyn EngineInstance>>,
+    gauges: Vec<String>,
+    started_ms: u64,
+    timers: BTreeMap<u64, u64>,
+    /// What the next call is given.
+    pub(super) events: Vec<EngineEvent>,
+    /// Events of a step that faulted, fed one by one after the rebuild.
+    replay: VecDeque<EngineEvent>,
+    rebuilds: u32,
+    beyond_recovery: bool,
+    /// Signatures of statements seen in this epoch.
+    seen: BTreeMap<Statement, Signature>,
+    /// Commits of the engine that lie above the chain held here: payloads are missing.
+    pub(super) ordered: BTreeMap<CommitIndex, Commit>,
+    /// The engine's last commit (or what it was told is there).
+    pub(super) committed: CommitIndex,
+    /// Batches that are ordered or asked for and not held, with the time of the last asking.
+    pub(super) missing: BTreeMap<Digest, u64>,
+}
+
+impl Ordering {
+    pub(super) fn is_running(&self) -> bool {
+        self.engine.is_some()
+    }
+
+    pub(super) fn next_timer_ms(&self) -> Option<u64> {
+        self.engine.as_ref()?;
+        if !self.events.is_empty() || !self.replay.is_empty() {
+            return Some(0);
+        }
+        self.timers.values().min().copied()
+    }
+
+    /// Blocks became final: an engine that gets there is not failing in a row.
+    pub(super) fn on_progress(&mut self) {
+        if self.replay.is_empty() {
+            self.rebuilds = 0;
+        }
+    }
+}
+
+impl Replica {
+    /// Asks the shell for an instance of the pinned engine, where this node needs one.
+    pub(super) fn want_engine(&mut self) {
+        if self.epoch.me.is_none() || self.ordering.beyond_recovery || self.closing() {
+            return;
+        }
+        if let Some(pin) = self.epoch.start.manifest.pin(World::Engine).cloned() {
+            self.out.release.push(Effect::StartEngine { identity: self.epoch.identity, pin });
+        }
+    }
+
+    pub(super) fn start_engine(
+        &mut self,
+        identity: EpochIdentity,
+        mut engine: Box<dyn EngineInstance>,
+        records: Vec<EngineRecord>,
+    ) {
+        if identity != self.epoch.identity || self.ordering.engine.is_some() || self.closing() {
+            return;
+        }
+        let Some(me) = self.epoch.me else { return };
+        self.ordering.seen.extend(records.iter().flat_map(|r| &r.signed).map(|s| (s.statement, s.signature)));
+        let committed = self.finality.top().0;
+        let batches = self.pending.values().map(|batch| sdk_batch(batch)).collect();
+        let recovered = Recovered {
+            records: records.into_iter().map(|record| record.record).collect(),
+            committed,
+            last_final: self.finality.last_final(),
+            batches,
+        };
+        let settings = self.engine_settings(me);
+        let outcome = engine.describe().and_then(|info| {
+            self.ordering.gauges = info.gauges;
+            engine.init(&settings, Some(&recovered))
+        });
+        self.ordering.started_ms = self.now.mono_ms;
+        self.ordering.timers.clear();
+        self.ordering.committed = committed;
+        self.ordering.ordered.clear();
+        // What waited was told by `recovered.batches`; messages and votes stay.
+        self.ordering.events.retain(|event| matches!(event, EngineEvent::Message(_) | EngineEvent::Vote(_)));
+        match outcome {
+            Ok(Ok(outcome)) => {
+                self.ordering.engine = Some(engine);
+                self.carry_out(outcome);
+            }
+            Ok(Err(refusal)) => self.give_up(format!("the engine refuses to start: {refusal:?}")),
+            Err(fault) => self.on_fault(&fault, Vec::new()),
+        }
+    }
+
+    pub(super) fn stop_engine(&mut self) {
+        self.ordering = Ordering::default();
+    }
+
+    pub(super) fn on_engine_message(
+        &mut self,
+        from: PublicKey,
+        identity: EpochIdentity,
+        payload: Option<Vec<u8>>,
+        statements: Vec<Signed>,
+    ) {
+        let Some(sender) = self.epoch.committee.index_of_key(&from) else { return };
+        let waiting = self.ordering.events.len() >= WAITING_MAX;
+        if identity != self.epoch.identity || self.closing() || self.epoch.me.is_none() || waiting {
+            return;
+        }
+        for signed in &statements {
+            self.remember(*signed);
+        }
+        let statements = statements.into_iter().map(|signed| signed.statement);
+        match payload {
+            None => self.ordering.events.extend(statements.map(EngineEvent::Vote)),
+            Some(payload) => {
+                let message = moult_sdk::engine::Message { sender, payload, statements: statements.collect() };
+                self.ordering.events.push(EngineEvent::Message(message));
+            }
+        }
+    }
+
+    pub(super) fn fire_engine_timers(&mut self) {
+        if self.ordering.engine.is_none() {
+            return;
+        }
+        let now_ms = self.now.mono_ms;
+        let due: Vec<_> = self.ordering.timers.iter().filter(|(_, at)| **at <= now_ms).map(|(id, _)| *id).collect();
+        for id in due {
+            self.ordering.timers.remove(&id);
+            self.ordering.events.push(EngineEvent::Timer(id));
+        }
+    }
+
+    /// One call of the engine with what has queued up; whether there was one.
+    pub(super) fn run_engine(&mut self) -> bool {
+        let ordering = &mut self.ordering;
+        let Some(engine) = ordering.engine.as_mut() else { return false };
+        let events: Vec<_> = match ordering.replay.pop_front() {
+            Some(event) => vec![event],
+            None => ordering.events.drain(..ordering.events.len().min(EVENTS_MAX)).collect(),
+        };
+        if events.is_empty() {
+            return false;
+        }
+        // Only what may have to be fed again is kept: a peer's messages.
+        let suspects: Vec<_> =
+            events.iter().filter(|e| matches!(e, EngineEvent::Message(_) | EngineEvent::Vote(_))).cloned().collect();
+        let single = events.len() == 1;
+        match engine.step(self.now.mono_ms - ordering.started_ms, events) {
+            Ok(outcome) => self.carry_out(outcome),
+            Err(fault) if single => self.quarantine(&fault, suspects),
+            Err(fault) => self.on_fault(&fault, suspects),
+        }
+        true
+    }
+
+    /// A single event did it: if it is a peer's message, it is dropped for good.
+    fn quarantine(&mut self, fault: &Fault, suspects: Vec<EngineEvent>) {
+        let Some(EngineEvent::Message(message)) = suspects.first() else {
+            return self.on_fault(fault, Vec::new());
+        };
+        let peer = self.epoch.committee.member(message.sender).map(|member| member.key);
+        self.ordering.engine = None;
+        self.ordering.rebuilds = 0;
+        self.event(Event::EngineFault { fault: fault.to_string(), peer, beyond_recovery: false });
+        self.want_engine();
+    }
+
+    fn on_fault(&mut self, fault: &Fault, suspects: Vec<EngineEvent>) {
+        self.ordering.engine = None;
+        self.ordering.rebuilds += 1;
+        if self.ordering.rebuilds > REBUILDS_MAX {
+            return self.give_up(format!("{fault}; it failed {REBUILDS_MAX} times in a row"));
+        }
+        self.ordering.replay.extend(suspects);
+        self.event(Event::EngineFault { fault: fault.to_string(), peer: None, beyond_recovery: false });
+        self.want_engine();
+    }
+
+    fn give_up(&mut self, fault: String) {
+        self.ordering.engine = None;
+        self.ordering.beyond_recovery = true;
+        self.event(Event::EngineFault { fault, peer: None, beyond_recovery: true });
+    }
+
+    fn carry_out(&mut self, outcome: Outcome) {
+        for record in outcome.durable {
+            let seen = &self.ordering.seen;
+            let signed = record.statements.iter().filter_map(|s| Some(Signed { statement: *s, signature: *seen.get(s)? }));
+            let record = EngineRecord { signed: signed.collect(), record };
+            self.out.durable.push(Persist::Record(record));
+        }
+        let mut votes: Vec<(Recipients, Signed)> = Vec::new();
+        for action in outcome.release {
+            if let Action::Vote { to, choice } = action {
+                votes.extend(self.sign_choice(choice.slot, choice.digest).map(|signed| (to, signed)));
+                continue;
+            }
+            self.send_votes(&mut votes);
+            if let Err(reason) = self.carry_out_action(action) {
+                return self.on_fault(&Fault::Output(reason), Vec::new());
+            }
+        }
+        self.send_votes(&mut votes);
+    }
+
+    fn carry_out_action(&mut self, action: Action) -> Result<(), String> {
+        match action {
+            Action::Vote { .. } => {}
+            Action::Send(envelope) => self.send_envelope(envelope)?,
+            Action::SetTimer { id, after_ms } => {
+                self.ordering.timers.insert(id, self.now.mono_ms + after_ms.max(1));
+                if self.ordering.timers.len() > EVENTS_MAX {
+                    return Err(format!("more than {EVENTS_MAX} timers are set"));
+                }
+            }
+            Action::CancelTimer(id) => {
+                self.ordering.timers.remove(&id);
+            }
+            Action::Commit(commit) => self.on_commit(commit)?,
+            Action::Fetch { batches, likely_holder } => {
+                let from = match likely_holder {
+                    Some(holder) => Target::Keys(self.keys_of(std::iter::once(holder))),
+                    None => self.members(),
+                };
+                self.fetch(batches, from);
+            }
+            Action::Truncate(id) => self.out.durable.push(Persist::TruncateRecords(id)),
+            Action::ReleaseSlots(mark) => self.release_slots(mark),
+            Action::Accuse(proof) => {
+                self.event(Event::EngineMisbehaved(format!("an accusation of {} bytes (not judged in this release)", proof.len())));
+            }
+            Action::Measure { gauge, value } => {
+                if let Some(name) = self.ordering.gauges.get(gauge as usize).cloned() {
+                    self.event(Event::Gauge { name, value });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_envelope(&mut self, envelope: Envelope) -> Result<(), String> {
+        let limit = self.epoch.start.manifest.limits.engine_message_bytes_max as usize;
+        if envelope.payload.len() > limit {
+            return Err(format!("a message of {} bytes, the limit is {limit}", envelope.payload.len()));
+        }
+        let mut statements = Vec::with_capacity(envelope.sign.len() + envelope.attach.len());
+        for choice in envelope.sign {
+            match self.sign_choice(choice.slot, choice.digest) {
+                Some(signed) => statements.push(signed),
+                // Without its own signatures the message means nothing.
+                None => return Ok(()),
+            }
+        }
+        for statement in envelope.attach {
+            match self.ordering.seen.get(&statement) {
+                Some(signature) => statements.push(Signed { statement, signature: *signature }),
+                None => self.event(Event::EngineMisbehaved("it attached a statement that was never seen".into())),
+            }
+        }
+        let to = self.target(envelope.to)?;
+        let payload = Some(envelope.payload);
+        self.send(to, Message::Engine { identity: self.epoch.identity, payload, statements });
+        Ok(())
+    }
+
+    fn sign_choice(&mut self, slot: Slot, digest: Digest) -> Option<Signed> {
+        match self.sign_engine(slot, digest) {
+            Ok(signed) => {
+                self.remember(signed);
+                Some(signed)
+            }
+            Err(refusal) => {
+                self.event(Event::EngineMisbehaved(format!("slot {slot:?} was not signed: {refusal}")));
+                self.ordering.events.push(EngineEvent::Refused(slot));
+                None
+            }
+        }
+    }
+
+    /// Votes in a row to the same recipients travel together.
+    fn send_votes(&mut self, votes: &mut Vec<(Recipients, Signed)>) {
+        let mut votes = std::mem::take(votes).into_iter().peekable();
+        while let Some((recipients, signed)) = votes.next() {
+            let mut statements = vec![signed];
+            while let Some((_, signed)) = votes.next_if(|(other, _)| *other == recipients) {
+                statements.push(signed);
+            }
+            if let Ok(to) = self.target(recipients) {
+                self.send(to, Message::Engine { identity: self.epoch.identity, payload: None, statements });
+            }
+        }
+    }
+
+    fn target(&self, recipients: Recipients) -> Result<Target, String> {
+        let size = self.epoch.committee.members().len();
+        let checked = |index: AuthorityIndex| {
+            if index.as_usize() < size { Ok(index) } else { Err(format!("a message to authority {} of {size}", index.0)) }
+        };
+        Ok(match recipients {
+            Recipients::All => self.members(),
+            Recipients::One(index) => Target::Keys(self.keys_of(std::iter::once(checked(index)?))),
+            Recipients::Some(list) => {
+                let list = list.into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
+                Target::Keys(self.keys_of(list.into_iter()))
+            }
+        })
+    }
+
+    /// A dense sequence: repeated content must be equal, gaps break the contract.
+    fn on_commit(&mut self, commit: Commit) -> Result<(), String> {
+        let index = commit.index;
+        let limit = self.epoch.start.manifest.limits.batches_in_block_max as usize;
+        if commit.batches.len() > limit {
+            return Err(format!("commit {} of {} batches, the limit is {limit}", index.0, commit.batches.len()));
+        }
+        if index <= self.finality.last_final() {
+            return Ok(());
+        }
+        if index <= self.ordering.committed {
+            let held = self.finality.block(index).map(|held| &held.record.block.batches);
+            let known = held.or_else(|| self.ordering.ordered.get(&index).map(|commit| &commit.batches));
+            if known.is_some_and(|known| *known != commit.batches) {
+                self.diverged = true;
+                return Err(format!("commit {} came again with other content", index.0));
+            }
+            return Ok(());
+        }
+        if index != self.ordering.committed.next() {
+            return Err(format!("commit {} after commit {}", index.0, self.ordering.committed.0));
+        }
+        if index.0 > self.finality.last_final().0 + AHEAD_MAX {
+            return Err(format!("commit {} is more than {AHEAD_MAX} blocks ahead of what is final", index.0));
+        }
+        self.ordering.committed = index;
+        self.event(Event::Ordered {
+            index,
+            round: commit.round,
+            leader: commit.leader.map(|leader| leader.0),
+            batches: commit.batches.len(),
+        });
+        self.ordering.ordered.insert(index, commit);
+        Ok(())
+    }
+
+    fn release_slots(&mut self, mark: Slot) {
+        self.note_guard(GuardUpdate::Released(mark));
+        let (kind, mark) = (mark.kind, (mark.a, mark.b));
+        self.ordering.seen.retain(|s, _| s.slot.kind != kind || (s.slot.a, s.slot.b) > mark);
+    }
+
+    fn remember(&mut self, signed: Signed) {
+        if self.ordering.seen.len() >= STATEMENTS_MAX {
+            self.ordering.seen.pop_first();
+        }
+        self.ordering.seen.insert(signed.statement, signed.signature);
+    }
+
+    fn engine_settings(&self, me: AuthorityIndex) -> Settings {
+        let manifest = &self.epoch.start.manifest;
+        let committee = &self.epoch.committee;
+        let config = manifest.pin(World::Engine).map(|pin| pin.config.clone()).unwrap_or_default();
+        Settings {
+            committee: Committee {
+                epoch: manifest.number.0,
+                fault_model: manifest.fault_model,
+                stakes: committee.members().iter().map(|m| m.stake).collect(),
+                quorum: committee.quorum(),
+                validity: committee.validity(),
+                me: Some(me),
+            },
+            config,
+            seed: moult_types::codec::hash_of("moult epoch seed", &self.epoch.identity),
+            schedule: committee.indices().collect(),
+            max_message_bytes: manifest.limits.engine_message_bytes_max,
+            max_batches_in_commit: manifest.limits.batches_in_block_max,
+        }
+    }
+}

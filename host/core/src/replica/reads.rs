@@ -1,0 +1,170 @@
+//! Linearizable reads without a log entry, whatever the engine.
+//!
+//! A write is acknowledged only when a quorum has signed prepares for its block. So a node
+//! that asks everyone for the highest index they signed, and hears a quorum, hears at least
+//! one honest node that signed for every block acknowledged before it asked: once it has
+//! executed the highest index named, the read is current. A liar can name an index that
+//! does not exist and delay a read; after a while its answers are left out where others
+//! make a quorum.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use moult_sdk::{AuthorityIndex, CommitIndex};
+use moult_types::{EpochNumber, GlobalIndex, Message, PublicKey};
+
+use super::Replica;
+use crate::io::{Effect, Target};
+
+/// A round that was not answered by a quorum is asked again after this time.
+const ROUND_TIMEOUT_MS: u64 = 500;
+/// An index that was named and did not become final within this time is not believed.
+const BELIEF_MS: u64 = 2000;
+
+/// Reads that wait, and the round that is out.
+#[derive(Default)]
+pub(super) struct Reads {
+    /// Reads that no round covers yet.
+    pub(super) waiting: Vec<u64>,
+    round: Option<Round>,
+    next_nonce: u64,
+    /// Rounds whose index is not final here yet.
+    resolved: Vec<Resolved>,
+    distrusted: BTreeSet<AuthorityIndex>,
+}
+
+struct Round {
+    nonce: u64,
+    ids: Vec<u64>,
+    asked_ms: u64,
+    answers: BTreeMap<AuthorityIndex, CommitIndex>,
+}
+
+struct Resolved {
+    ids: Vec<u64>,
+    index: CommitIndex,
+    named_by: AuthorityIndex,
+    since_ms: u64,
+}
+
+impl Replica {
+    /// One round serves every read that waits; the next begins when it is answered.
+    pub(super) fn ask_reads(&mut self) {
+        self.serve_reads();
+        if self.reads.round.is_some() || self.reads.waiting.is_empty() || self.closing() {
+            return;
+        }
+        let nonce = self.reads.next_nonce;
+        self.reads.next_nonce += 1;
+        let ids = std::mem::take(&mut self.reads.waiting);
+        let mut answers = BTreeMap::new();
+        if let Some(me) = self.epoch.me {
+            answers.insert(me, self.highest_prepared());
+        }
+        self.reads.round = Some(Round { nonce, ids, asked_ms: self.now.mono_ms, answers });
+        self.send(self.members(), Message::ReadQuery { nonce });
+        self.finish_round();
+        self.serve_reads();
+    }
+
+    pub(super) fn on_read_query(&mut self, from: PublicKey, nonce: u64) {
+        let reply = Message::ReadReply {
+            nonce,
+            epoch: self.epoch.start.manifest.number,
+            prepared: self.highest_prepared(),
+            last_final: self.finality.last_final(),
+        };
+        self.send(Target::Keys(vec![from]), reply);
+    }
+
+    pub(super) fn on_read_reply(
+        &mut self,
+        from: PublicKey,
+        nonce: u64,
+        epoch: EpochNumber,
+        prepared: CommitIndex,
+        last_final: CommitIndex,
+    ) {
+        let Some(author) = self.epoch.committee.index_of_key(&from) else { return };
+        let number = self.epoch.start.manifest.number;
+        let window = self.epoch.start.manifest.limits.window_blocks;
+        let Some(round) = self.reads.round.as_mut().filter(|round| round.nonce == nonce) else { return };
+        if epoch > number {
+            // The epoch is over elsewhere: only a round in the new one says anything.
+            return;
+        }
+        // One that has not reached this epoch has signed nothing in it.
+        let index = if epoch < number { CommitIndex(0) } else { prepared.min(CommitIndex(last_final.0.saturating_add(window))) };
+        round.answers.insert(author, index);
+        self.finish_round();
+        self.serve_reads();
+    }
+
+    fn finish_round(&mut self) {
+        let Some(round) = &self.reads.round else { return };
+        let all: BTreeSet<_> = round.answers.keys().copied().collect();
+        let trusted: BTreeSet<_> = all.difference(&self.reads.distrusted).copied().collect();
+        let heard = if self.epoch.committee.is_quorum(&trusted) {
+            trusted
+        } else if self.epoch.committee.is_quorum(&all) {
+            all
+        } else {
+            return;
+        };
+        let Some(round) = self.reads.round.take() else { return };
+        let named = heard.iter().filter_map(|a| Some((*round.answers.get(a)?, *a))).max();
+        if let Some((index, named_by)) = named {
+            self.reads.resolved.push(Resolved { ids: round.ids, index, named_by, since_ms: self.now.mono_ms });
+        }
+    }
+
+    fn serve_reads(&mut self) {
+        let last_final = self.finality.last_final();
+        let at_barrier = self.closing();
+        let base = self.epoch.start.base.0;
+        for resolved in std::mem::take(&mut self.reads.resolved) {
+            if resolved.index > last_final {
+                self.reads.resolved.push(resolved);
+            } else if at_barrier {
+                // The barrier is final: the next epoch may have acknowledged more.
+                self.reads.waiting.extend(resolved.ids);
+            } else {
+                // Not the last final block but the one named: executing up to it is enough.
+                let global = GlobalIndex(base + resolved.index.0);
+                self.out.release.push(Effect::ReadAt { ids: resolved.ids, global });
+            }
+        }
+    }
+
+    pub(super) fn housekeep_reads(&mut self) {
+        let now_ms = self.now.mono_ms;
+        if self.reads.round.as_ref().is_some_and(|round| round.asked_ms + ROUND_TIMEOUT_MS <= now_ms)
+            && let Some(round) = self.reads.round.take()
+        {
+            self.reads.waiting.extend(round.ids);
+        }
+        for resolved in std::mem::take(&mut self.reads.resolved) {
+            if resolved.since_ms + BELIEF_MS <= now_ms {
+                if self.epoch.me != Some(resolved.named_by) {
+                    self.reads.distrusted.insert(resolved.named_by);
+                }
+                self.reads.waiting.extend(resolved.ids);
+            } else {
+                self.reads.resolved.push(resolved);
+            }
+        }
+    }
+
+    /// A round of the former epoch says nothing about the present one.
+    pub(super) fn restart_reads(&mut self) {
+        let reads = &mut self.reads;
+        reads.waiting.extend(reads.round.take().into_iter().flat_map(|round| round.ids));
+        reads.waiting.extend(std::mem::take(&mut reads.resolved).into_iter().flat_map(|resolved| resolved.ids));
+        reads.distrusted.clear();
+    }
+
+    fn highest_prepared(&self) -> CommitIndex {
+        let (prepared, _) = self.guard.state().prepared;
+        let signed = if self.guard.state().identity == self.epoch.identity { prepared } else { CommitIndex(0) };
+        signed.max(self.finality.last_final())
+    }
+}

@@ -1,0 +1,284 @@
+//! Where peers are, and how a node that is behind catches up: final blocks with a
+//! certificate, from anyone. Nothing but a certificate is believed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use moult_sdk::{CommitIndex, Digest};
+use moult_types::block::link;
+use moult_types::message::{Blocks, Status};
+use moult_types::{BlockRecord, GlobalIndex, HeldBatch, Message, PublicKey, Scope, SignedBatch};
+
+use super::Replica;
+use crate::finality::{HeldBlock, check_certificate};
+use crate::io::{Event, Persist, Target};
+
+/// A changed status is told at most so often, and an unchanged one so often at least.
+const STATUS_CHANGED_MS: u64 = 50;
+const STATUS_IDLE_MS: u64 = 1000;
+/// A member that made no final block for this time, while a peer has one, asks for it.
+const BEHIND_MS: u64 = 250;
+/// A question for blocks that was not answered is asked of another peer after this time.
+const FETCH_TIMEOUT_MS: u64 = 1000;
+/// Messages of an epoch to come that are kept.
+const EARLY_MAX: usize = 4096;
+/// How many of this node's state roots are remembered for comparison.
+const ROOTS_MAX: usize = 1024;
+
+/// What is known of peers and of an ongoing catch-up.
+#[derive(Default)]
+pub(super) struct Sync {
+    peers: BTreeMap<PublicKey, Option<Status>>,
+    early: Vec<(PublicKey, Message)>,
+    /// The question for blocks that is out: (peer, first block, asked at).
+    asked: Option<(PublicKey, GlobalIndex, u64)>,
+    last_progress_ms: u64,
+    last_status_ms: u64,
+    /// The status changed since it was told.
+    pub(super) status_due: bool,
+    told: Option<(u64, GlobalIndex)>,
+    roots: BTreeMap<GlobalIndex, Digest>,
+    pub(super) peers_announced: Vec<(PublicKey, Option<String>)>,
+    pub(super) former_peers: Option<Vec<(PublicKey, String)>>,
+}
+
+impl Sync {
+    pub(super) fn keep_early(&mut self, from: PublicKey, message: Message) {
+        if self.early.len() < EARLY_MAX {
+            self.early.push((from, message));
+        }
+    }
+
+    pub(super) fn take_early(&mut self) -> Vec<(PublicKey, Message)> {
+        std::mem::take(&mut self.early)
+    }
+
+    pub(super) fn note_root(&mut self, global: GlobalIndex, state_root: Digest) {
+        self.roots.insert(global, state_root);
+        while self.roots.len() > ROOTS_MAX {
+            self.roots.pop_first();
+        }
+    }
+}
+
+impl Replica {
+    pub(super) fn peer(&mut self, key: PublicKey, up: bool, rtt_us: u32) {
+        if up {
+            self.sync.peers.entry(key).or_insert(None);
+            self.sync.status_due = true;
+            if let Some((vote, _)) = self.last_prepare {
+                self.send(Target::Keys(vec![key]), Message::Prepare { identity: self.epoch.identity, vote });
+            }
+        } else {
+            self.sync.peers.remove(&key);
+            if self.sync.asked.is_some_and(|(peer, ..)| peer == key) {
+                self.sync.asked = None;
+            }
+        }
+        if let Some(peer) = self.epoch.committee.index_of_key(&key)
+            && self.ordering.is_running()
+        {
+            self.ordering.events.push(moult_sdk::engine::Event::Peer { peer, up, rtt_us });
+        }
+    }
+
+    pub(super) fn tell_status(&mut self) {
+        let at = (self.epoch.start.manifest.number.0, self.ledger.global);
+        if self.sync.told != Some(at) {
+            self.sync.status_due = true;
+        }
+        // The end of an epoch is told at once: those who only follow wait for it.
+        let urgent = self.sync.told.is_some_and(|(epoch, _)| epoch != at.0) || (self.closing() && self.sync.told != Some(at));
+        let every_ms = if self.sync.status_due { STATUS_CHANGED_MS } else { STATUS_IDLE_MS };
+        if !urgent && self.sync.last_status_ms + every_ms > self.now.mono_ms && self.sync.told.is_some() {
+            return;
+        }
+        self.sync.status_due = false;
+        self.sync.told = Some(at);
+        self.sync.last_status_ms = self.now.mono_ms;
+        let status = Status {
+            epoch: self.epoch.start.manifest.number,
+            last_final: self.ledger.global,
+            hash: self.ledger.hash,
+            executed: self.executed.0,
+            state_root: self.executed.1.unwrap_or(Digest::ZERO),
+        };
+        self.send(Target::Everyone, Message::Status(status));
+    }
+
+    pub(super) fn on_status(&mut self, from: PublicKey, status: Status) {
+        let same_block = status.last_final == self.ledger.global && status.epoch == self.epoch.start.manifest.number;
+        let forked = same_block && status.hash != self.ledger.hash;
+        let other_root = self.sync.roots.get(&status.executed).is_some_and(|root| *root != status.state_root);
+        if forked || other_root && status.state_root != Digest::ZERO {
+            self.event(Event::ForkDetected { peer: from, global: status.last_final.min(status.executed) });
+        }
+        self.sync.peers.insert(from, Some(status));
+        // A node that only follows asks at once; a member first gives its engine a chance.
+        if self.epoch.me.is_none() {
+            self.ask_blocks();
+        }
+    }
+
+    pub(super) fn housekeep_sync(&mut self) {
+        self.ask_blocks();
+        let at = self.ledger.global;
+        let same = |status: &&Status| status.last_final.0 + self.epoch.start.manifest.limits.window_blocks >= at.0;
+        let (mut stake, mut nodes) = (0, 0);
+        for member in self.epoch.committee.members() {
+            let there = self.sync.peers.get(&member.key).and_then(Option::as_ref).filter(same).is_some();
+            if there || member.key == self.signer.public_key() {
+                stake += member.stake;
+                nodes += 1;
+            }
+        }
+        let highest = self.sync.peers.values().flatten().map(|status| status.last_final).fold(at, GlobalIndex::max);
+        let nodes_total = self.epoch.committee.members().len() as u32;
+        let stake_total = self.epoch.committee.total();
+        self.event(Event::Sync { stake, stake_total, nodes, nodes_total, highest });
+    }
+
+    fn ask_blocks(&mut self) {
+        let (at, now_ms) = (self.ledger.global, self.now.mono_ms);
+        if let Some((_, _, asked_ms)) = self.sync.asked
+            && asked_ms + FETCH_TIMEOUT_MS > now_ms
+        {
+            return;
+        }
+        let follows = self.epoch.me.is_none() || self.diverged || !self.ordering.is_running();
+        let window = self.epoch.start.manifest.limits.window_blocks;
+        let patient = !follows && self.sync.last_progress_ms + BEHIND_MS > now_ms;
+        let unanswered = self.sync.asked.take().map(|(peer, ..)| peer);
+        let ahead = |status: &Status| status.last_final > at && (!patient || status.last_final.0 > at.0 + window);
+        let mut candidates: Vec<_> = self
+            .sync
+            .peers
+            .iter()
+            .filter(|(_, status)| status.as_ref().is_some_and(ahead))
+            .map(|(key, _)| *key)
+            .collect();
+        // Another peer than the one that did not answer, if there is one; else spread by height.
+        if candidates.len() > 1 {
+            candidates.retain(|key| Some(*key) != unanswered);
+        }
+        let turn = at.0 as usize % candidates.len().max(1);
+        if let Some(peer) = candidates.get(turn).copied() {
+            let from = at.next();
+            self.sync.asked = Some((peer, from, now_ms));
+            self.send(Target::Keys(vec![peer]), Message::FetchBlocks { from });
+        }
+    }
+
+    /// Blocks from a peer: believed as far as their certificate reaches.
+    pub(super) fn on_blocks(&mut self, from: PublicKey, blocks: Blocks) {
+        if self.sync.asked.is_some_and(|(peer, ..)| peer == from) {
+            self.sync.asked = None;
+        }
+        if self.closing() {
+            return;
+        }
+        let certificate = blocks.certificate.clone();
+        match self.check_blocks(blocks) {
+            Ok(held) if held.is_empty() => {}
+            Ok(held) => {
+                self.follow(held);
+                self.finalize(certificate);
+                self.sync.last_progress_ms = self.now.mono_ms;
+                self.ask_blocks();
+            }
+            Err(reason) => self.event(Event::EngineMisbehaved(format!("blocks of peer {from}: {reason}"))),
+        }
+    }
+
+    /// Checks chain, payloads and certificate; returns the blocks above the last final one.
+    fn check_blocks(&self, blocks: Blocks) -> Result<Vec<HeldBlock>, String> {
+        let last = blocks.blocks.last().ok_or("none at all")?;
+        let certificate = &blocks.certificate;
+        if (certificate.index, certificate.hash) != (last.block.index, last.hash) {
+            return Err("the certificate is not for the last block".into());
+        }
+        if last.identity != self.epoch.identity || last.block.index <= self.finality.last_final() {
+            return Ok(Vec::new());
+        }
+        let window = self.epoch.start.manifest.limits.window_blocks;
+        check_certificate(certificate, self.epoch.identity, &self.epoch.committee, &self.epoch.keyring, window)
+            .map_err(|e| format!("the certificate does not hold: {e}"))?;
+        let mut payloads: BTreeMap<Digest, Arc<HeldBatch>> = BTreeMap::new();
+        for signed in blocks.batches {
+            let batch = self.check_batch(signed)?;
+            payloads.insert(batch.digest, batch);
+        }
+        let (mut index, mut hash) = (self.finality.last_final(), self.ledger.hash);
+        let mut held = Vec::new();
+        for record in blocks.blocks {
+            if record.block.index <= index {
+                continue;
+            }
+            self.check_link(&record, index, hash)?;
+            let batches = record.block.batches.iter().map(|digest| payloads.get(digest).cloned()).collect::<Option<_>>();
+            let batches = batches.ok_or_else(|| format!("block {} comes without its batches", record.block.index.0))?;
+            (index, hash) = (record.block.index, record.hash);
+            held.push(HeldBlock { record: Arc::new(record), batches, ordered_at_ms: None });
+        }
+        Ok(held)
+    }
+
+    /// The digest is certified; the signature is what others may need as evidence.
+    fn check_batch(&self, signed: SignedBatch) -> Result<Arc<HeldBatch>, String> {
+        let batch = HeldBatch::new(signed);
+        let number = batch.batch().number;
+        let keyring = match &self.epoch.former {
+            _ if number == self.epoch.start.manifest.number => &self.epoch.keyring,
+            Some((_, keyring)) if number.next() == self.epoch.start.manifest.number => keyring,
+            _ => return Err(format!("a batch of epoch {number}")),
+        };
+        let statement = batch.batch().statement(batch.digest);
+        keyring
+            .verify(Scope::Number(number), &statement, &batch.signed.signature)
+            .map_err(|e| format!("a batch of authority {}: {e}", statement.author.0))?;
+        Ok(Arc::new(batch))
+    }
+
+    fn check_link(&self, record: &BlockRecord, index: CommitIndex, hash: Digest) -> Result<(), String> {
+        let linked = record.block.index == index.next()
+            && record.parent == hash
+            && record.hash == link(hash, record.block.body())
+            && record.identity == self.epoch.identity
+            && record.epoch == self.epoch.start.manifest.number
+            && record.global.0 == self.epoch.start.base.0 + record.block.index.0;
+        if !linked {
+            return Err(format!("block {} does not follow block {}", record.block.index.0, index.0));
+        }
+        // The root at the barrier is this node's own: it cannot follow another one.
+        if record.block.state_root.is_some() && record.block.state_root != self.epoch.start.state_root {
+            return Err("block 1 binds another state root than this node computed".into());
+        }
+        Ok(())
+    }
+
+    /// Replaces what is held above the last final block by certified blocks.
+    fn follow(&mut self, certified: Vec<HeldBlock>) {
+        let fork = certified
+            .iter()
+            .find(|held| self.finality.hash_at(held.record.block.index).is_some_and(|own| own != held.record.hash))
+            .map(|held| held.record.block.index);
+        if let Some(index) = fork {
+            // K6: the certificate wins; this node prepares no more in this epoch.
+            self.diverged = true;
+            self.drop_blocks_above(CommitIndex(index.0 - 1));
+        }
+        for held in certified {
+            if held.record.block.index <= self.finality.top().0 {
+                continue;
+            }
+            for batch in &held.batches {
+                if !self.pending.contains_key(&batch.digest) {
+                    self.out.durable.push(Persist::Batch(batch.clone()));
+                    self.ordering.missing.remove(&batch.digest);
+                }
+            }
+            self.out.durable.push(Persist::Block(held.record.clone()));
+            self.push_block(held);
+        }
+    }
+}

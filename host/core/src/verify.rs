@@ -1,0 +1,151 @@
+//! What of a peer's message must hold before the replica sees it.
+//!
+//! Pure and `Send`: the shell runs it on the peer's own task, off the replica's thread.
+//! Engine statements, prepares and batches are verified here; blocks and governance carry
+//! their own proofs, which the replica checks against its chain.
+
+use std::sync::Arc;
+
+use moult_crypto::Keyring;
+use moult_types::{
+    ChainId, EpochIdentity, EpochLimits, EpochNumber, HeldBatch, Message, Scope, SignedBatch, SlotKind,
+};
+use thiserror::Error;
+
+/// A message that passed [`VerifyContext::check`].
+#[derive(Clone, Debug)]
+pub struct VerifiedMessage {
+    message: Message,
+    held: Vec<Arc<HeldBatch>>,
+}
+
+impl VerifiedMessage {
+    /// The message; batches stand apart, with their digests, and not in the message.
+    pub fn into_parts(self) -> (Message, Vec<Arc<HeldBatch>>) {
+        (self.message, self.held)
+    }
+}
+
+/// Why a message is not handed on.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum Unverified {
+    /// Of an epoch after this node's: it may be good later.
+    #[error("the message is of an epoch that has not begun here")]
+    Early(Box<Message>),
+    /// Of an epoch that is over: harmless.
+    #[error("the message is of an epoch that is over")]
+    Stale,
+    /// The sender's fault.
+    #[error("{0}")]
+    Bad(String),
+}
+
+/// What messages are verified against.
+#[derive(Clone, Debug)]
+pub struct VerifyContext {
+    /// The chain.
+    pub chain: ChainId,
+    /// Number of the present epoch.
+    pub number: EpochNumber,
+    /// Identity of the present epoch.
+    pub identity: EpochIdentity,
+    /// Keys of the present committee.
+    pub keyring: Keyring,
+    /// The former epoch: its batches may still be ordered.
+    pub former: Option<(EpochIdentity, Keyring)>,
+    /// Sizes.
+    pub limits: EpochLimits,
+}
+
+impl VerifyContext {
+    /// Checks a message.
+    ///
+    /// # Errors
+    /// Why it may not be handed on.
+    pub fn check(&self, message: Message) -> Result<VerifiedMessage, Unverified> {
+        if let Message::Batches(batches) = message {
+            let held = self.check_batches(batches)?;
+            return Ok(VerifiedMessage { message: Message::Batches(Vec::new()), held });
+        }
+        match &message {
+            Message::Engine { identity, payload, statements } => {
+                if let Some(early) = self.epoch_of(*identity, &message) {
+                    return Err(early);
+                }
+                if payload.as_ref().is_some_and(|p| p.len() > self.limits.engine_message_bytes_max as usize) {
+                    return Err(Unverified::Bad("an engine message larger than the epoch allows".into()));
+                }
+                for signed in statements {
+                    if signed.statement.slot.kind >= SlotKind::HOST_FIRST {
+                        return Err(Unverified::Bad("an engine statement of a kind of the host's".into()));
+                    }
+                    self.verify(signed)?;
+                }
+            }
+            Message::Prepare { identity, vote } => {
+                if let Some(early) = self.epoch_of(*identity, &message) {
+                    return Err(early);
+                }
+                let slot = vote.statement.slot;
+                if slot.kind != SlotKind::PREPARE || slot.b != 0 || slot.a == 0 {
+                    return Err(Unverified::Bad("a prepare with another statement".into()));
+                }
+                self.verify(vote)?;
+            }
+            Message::Batches(_)
+            | Message::Status(_)
+            | Message::System(_)
+            | Message::FetchBatches(_)
+            | Message::FetchBlocks { .. }
+            | Message::Blocks(_)
+            | Message::ReadQuery { .. }
+            | Message::ReadReply { .. }
+            | Message::FetchModule { .. }
+            | Message::ModulePart { .. } => {}
+        }
+        Ok(VerifiedMessage { message, held: Vec::new() })
+    }
+
+    fn check_batches(&self, batches: Vec<SignedBatch>) -> Result<Vec<Arc<HeldBatch>>, Unverified> {
+        if batches.iter().any(|signed| signed.batch.number > self.number) {
+            return Err(Unverified::Early(Box::new(Message::Batches(batches))));
+        }
+        let mut held = Vec::with_capacity(batches.len());
+        for signed in batches {
+            let number = signed.batch.number;
+            let keyring = match &self.former {
+                _ if number == self.number => &self.keyring,
+                Some((_, keyring)) if number.next() == self.number => keyring,
+                _ => return Err(Unverified::Stale),
+            };
+            let batch = HeldBatch::new(signed);
+            if batch.encoded.len() > self.limits.batch_bytes_max as usize {
+                return Err(Unverified::Bad("a batch larger than the epoch allows".into()));
+            }
+            let statement = batch.batch().statement(batch.digest);
+            keyring
+                .verify(Scope::Number(number), &statement, &batch.signed.signature)
+                .map_err(|e| Unverified::Bad(format!("a batch of authority {}: {e}", statement.author.0)))?;
+            held.push(Arc::new(batch));
+        }
+        Ok(held)
+    }
+
+    fn epoch_of(&self, identity: EpochIdentity, message: &Message) -> Option<Unverified> {
+        if identity == self.identity {
+            None
+        } else if self.former.as_ref().is_some_and(|(former, _)| *former == identity) {
+            Some(Unverified::Stale)
+        } else {
+            // Identities cannot be ordered by looking at them; the buffer for these is small.
+            Some(Unverified::Early(Box::new(message.clone())))
+        }
+    }
+
+    fn verify(&self, signed: &moult_types::Signed) -> Result<(), Unverified> {
+        let (statement, scope) = (&signed.statement, Scope::Epoch(self.identity));
+        self.keyring
+            .verify(scope, statement, &signed.signature)
+            .map_err(|e| Unverified::Bad(format!("a statement of authority {}: {e}", statement.author.0)))
+    }
+}
