@@ -1,1 +1,38 @@
-//! moult-store
+//! Durable things: the store, the signer guard's file, and the thread that writes both.
+//!
+//! - [`GuardFile`]: what was signed, in a file of its own, outside the database and outside
+//!   every backup.
+//! - [`Store`]: chain, batches, engine records, history and the replicated state in one
+//!   database. [`Store::load`] checks what it reads; [`Store::check_guard`] finds a store
+//!   that has silently lost its tail.
+//! - [`LogWriter`]: takes the durable part of steps, syncs whole groups, and only then lets
+//!   the rest of each step go.
+//!
+//! No error of a write or a sync is ever retried: the process ends, and what reached the
+//! disk is read again by the next one.
+#![allow(clippy::disallowed_methods, reason = "measures how long syncs take; no decision depends on it")]
+
+mod durable;
+mod error;
+mod guard_file;
+mod guard_format;
+mod load;
+mod lock;
+mod modules;
+mod serve;
+mod state;
+mod store;
+mod tables;
+mod write;
+mod writer;
+
+pub use durable::DurableLog;
+pub use error::StoreError;
+pub use guard_file::{GuardFile, GuardFileError, LOG_BYTES_MIN};
+pub use load::{GuardCheck, Loaded};
+pub use lock::DirLock;
+pub use modules::ModuleFiles;
+pub use state::{Applied, StateStore};
+pub use store::{STORE_FORMAT, Store, StoreOptions};
+pub use write::StoreWriter;
+pub use writer::{LogWriter, Sink, WriterEnded, WriterStats};

@@ -1,0 +1,285 @@
+//! The signer guard's file: outside the database and outside every backup.
+//!
+//! [`GuardFile::append`] collects updates in memory, [`GuardFile::sync`] writes what was
+//! collected and returns once it is durable; the layout is in `guard_format`. Opening
+//! rewrites the file (a new file, synced, renamed over the old one), so that everything that
+//! was read is durable before anything is written after it, and damage in one half is
+//! healed. The same happens when the log is full: it then begins anew with the live state.
+//!
+//! # Failure semantics
+//! After a failed write or sync nobody knows what is on the disk. The file refuses every
+//! later call; the process must end. Nothing is retried.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use moult_core::guard::GuardState;
+use moult_core::io::GuardUpdate;
+use moult_types::{ChainId, PublicKey};
+use thiserror::Error;
+
+use crate::guard_format::{FORMAT, Image, ImageError, LOG_OFFSET, Record, SLOT_BYTES, decode_image, encode_image, is_logged};
+
+/// Least room for the log in each half; the file is a little larger than twice this.
+pub const LOG_BYTES_MIN: usize = 1 << 20;
+/// A larger file was not written by this program.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+
+/// Why the guard's file cannot be used.
+#[derive(Debug, Error)]
+pub enum GuardFileError {
+    /// No file: the node must not sign in an epoch in which it may have signed before.
+    #[error("the signer guard {path} is missing: without it this node signs nothing; restore no backup of it, start as an observer until an epoch change gives the node a new key")]
+    Missing {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A new guard would forget what was signed.
+    #[error("the signer guard {path} exists already: it is never overwritten")]
+    Exists {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The guard of another chain.
+    #[error("the signer guard {path} belongs to chain {found}, not to {expected}: check data directory and genesis file")]
+    OtherChain {
+        /// Where.
+        path: PathBuf,
+        /// The chain found.
+        found: ChainId,
+        /// The chain asked for.
+        expected: ChainId,
+    },
+    /// The guard of another key.
+    #[error("the signer guard {path} guards key {found}, not {expected}: check data directory and key file")]
+    OtherKey {
+        /// Where.
+        path: PathBuf,
+        /// The key found.
+        found: PublicKey,
+        /// The key asked for.
+        expected: PublicKey,
+    },
+    /// Written by a newer program.
+    #[error("the signer guard {path} has format {found}; this version knows formats up to {FORMAT}: install the newer version")]
+    Newer {
+        /// Where.
+        path: PathBuf,
+        /// The format found.
+        found: u32,
+    },
+    /// Both copies are damaged.
+    #[error("the signer guard {path} is damaged: {reason}; this node signs nothing, start as an observer until an epoch change gives the node a new key")]
+    Corrupt {
+        /// Where.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The system refused. After a write: the process must end.
+    #[error("could not {action} the signer guard {path}: {source}; stop the node and look at the disk (space, kernel log)")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// An earlier write failed.
+    #[error("an earlier write to the signer guard {path} failed: the process must end")]
+    Poisoned {
+        /// Where.
+        path: PathBuf,
+    },
+}
+
+/// The guard's file, open for writing. The caller holds the lock of the data directory.
+#[derive(Debug)]
+pub struct GuardFile {
+    path: PathBuf,
+    file: File,
+    /// With every update that was appended.
+    state: GuardState,
+    /// The last record written.
+    record: Record,
+    hasher: blake3::Hasher,
+    /// Encoded updates that are not written yet.
+    pending: Vec<u8>,
+    dirty: bool,
+    poisoned: bool,
+    log_bytes_min: usize,
+}
+
+impl GuardFile {
+    /// Writes a new guard. Refuses to replace one.
+    ///
+    /// # Errors
+    /// [`GuardFileError::Exists`], [`GuardFileError::Io`].
+    pub fn create(path: &Path, state: GuardState) -> Result<Self, GuardFileError> {
+        match path.try_exists() {
+            Ok(false) => Self::write_new(path, state, 1, LOG_BYTES_MIN),
+            Ok(true) => Err(GuardFileError::Exists { path: path.to_owned() }),
+            Err(e) => Err(failed(path, "look for", e)),
+        }
+    }
+
+    /// Reads the guard of a chain and key.
+    ///
+    /// # Errors
+    /// One variant for each reason why the node may not sign with it.
+    pub fn open(path: &Path, chain: ChainId, key: PublicKey) -> Result<(Self, GuardState), GuardFileError> {
+        let image = read_image(path)?;
+        let Image { state, sequence, halves_differ } = image;
+        if state.chain != chain {
+            return Err(GuardFileError::OtherChain { path: path.to_owned(), found: state.chain, expected: chain });
+        }
+        if state.key != key {
+            return Err(GuardFileError::OtherKey { path: path.to_owned(), found: state.key, expected: key });
+        }
+        if halves_differ {
+            tracing::warn!(path = %path.display(), sequence, "the halves of the signer guard differ: a torn write or healed damage");
+        }
+        let guard = Self::write_new(path, state.clone(), sequence + 1, LOG_BYTES_MIN)?;
+        Ok((guard, state))
+    }
+
+    /// Takes updates up; they are durable after the next [`GuardFile::sync`].
+    ///
+    /// # Errors
+    /// [`GuardFileError::Poisoned`].
+    pub fn append(&mut self, updates: &[GuardUpdate]) -> Result<(), GuardFileError> {
+        self.check()?;
+        for update in updates {
+            self.state.apply(update);
+            self.dirty = true;
+            if is_logged(update) {
+                self.pending.extend_from_slice(&moult_types::encode(update));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when everything appended is durable.
+    ///
+    /// # Errors
+    /// [`GuardFileError::Io`]: the process must end; nothing appended may be relied on.
+    pub fn sync(&mut self) -> Result<(), GuardFileError> {
+        self.check()?;
+        if !self.dirty {
+            return Ok(());
+        }
+        // Whatever happens from here on leaves by success or stays poisoned.
+        self.poisoned = true;
+        let room = self.record.log_capacity.saturating_sub(self.record.log_bytes);
+        if self.pending.len() as u64 > room {
+            let rewritten =
+                Self::write_new(&self.path, self.state.clone(), self.record.sequence + 1, self.log_bytes_min)?;
+            *self = rewritten;
+            return Ok(());
+        }
+        self.write_group().map_err(|e| failed(&self.path, "write", e))?;
+        self.pending.clear();
+        self.dirty = false;
+        self.poisoned = false;
+        Ok(())
+    }
+
+    /// Whether something was appended that is not durable yet.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// Rises with every sync. A file whose number is below one that was seen is an old copy.
+    pub fn sequence(&self) -> u64 {
+        self.record.sequence
+    }
+
+    /// The state with everything appended.
+    pub fn state(&self) -> &GuardState {
+        &self.state
+    }
+
+    fn check(&self) -> Result<(), GuardFileError> {
+        if self.poisoned { Err(GuardFileError::Poisoned { path: self.path.clone() }) } else { Ok(()) }
+    }
+
+    fn write_group(&mut self) -> io::Result<()> {
+        let at = self.record.log_bytes;
+        self.hasher.update(&self.pending);
+        self.record.sequence += 1;
+        self.record.log_bytes += self.pending.len() as u64;
+        self.record.log_hash = *self.hasher.finalize().as_bytes();
+        self.record.start_count = self.state.start_count;
+        self.record.prepared = self.state.prepared;
+        self.record.final_mark = self.state.final_mark;
+        let half_bytes = LOG_OFFSET as u64 + self.record.log_capacity;
+        for half in 0..2_u8 {
+            let start = u64::from(half) * half_bytes;
+            self.record.half = half;
+            self.file.write_all_at(&self.pending, start + LOG_OFFSET as u64 + at)?;
+            self.file.write_all_at(&self.record.encode(), start + (self.record.slot() * SLOT_BYTES) as u64)?;
+        }
+        // The size and the blocks of the file do not change: no metadata has to be synced.
+        self.file.sync_data()
+    }
+
+    fn write_new(path: &Path, state: GuardState, sequence: u64, log_bytes_min: usize) -> Result<Self, GuardFileError> {
+        let (bytes, record, hasher) = encode_image(&state, sequence, log_bytes_min);
+        let file = replace(path, &bytes).map_err(|e| failed(path, "write", e))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            state,
+            record,
+            hasher,
+            pending: Vec::new(),
+            dirty: false,
+            poisoned: false,
+            log_bytes_min,
+        })
+    }
+}
+
+fn failed(path: &Path, action: &'static str, source: io::Error) -> GuardFileError {
+    GuardFileError::Io { path: path.to_owned(), action, source }
+}
+
+fn read_image(path: &Path) -> Result<Image, GuardFileError> {
+    let corrupt = |reason: String| GuardFileError::Corrupt { path: path.to_owned(), reason };
+    match path.metadata() {
+        Ok(meta) if meta.len() > FILE_BYTES_MAX => return Err(corrupt(format!("it has {} bytes", meta.len()))),
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(GuardFileError::Missing { path: path.to_owned() });
+        }
+        Err(e) => return Err(failed(path, "look for", e)),
+    }
+    let bytes = std::fs::read(path).map_err(|e| failed(path, "read", e))?;
+    decode_image(&bytes).map_err(|e| match e {
+        ImageError::Newer(found) => GuardFileError::Newer { path: path.to_owned(), found },
+        ImageError::Damaged(reason) => corrupt(reason),
+    })
+}
+
+/// Writes a whole file: either the old content or the new one is there, whatever happens.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    let temporary = PathBuf::from(name);
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    if let Some(parent) = path.parent() {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+#[path = "guard_file_test.rs"]
+mod tests;

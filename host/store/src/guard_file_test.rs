@@ -1,0 +1,263 @@
+use std::collections::BTreeMap;
+
+use moult_types::{Digest, CommitIndex, EpochIdentity, EpochNumber, GlobalIndex, Scope, Slot};
+use proptest::prelude::*;
+
+use super::*;
+
+const CHAIN: ChainId = ChainId([1; 32]);
+const KEY: PublicKey = PublicKey([2; 32]);
+/// One page of log, so that rewriting happens too.
+const SMALL: usize = SLOT_BYTES;
+
+fn fresh() -> GuardState {
+    GuardState::new(CHAIN, KEY, EpochIdentity([3; 32]))
+}
+
+fn update() -> impl Strategy<Value = GuardUpdate> {
+    let slot = || (0..3_u16, 0..6_u64, 0..3_u64).prop_map(|(kind, a, b)| Slot { kind, a, b });
+    let digest = || any::<u8>().prop_map(|byte| Digest([byte; 32]));
+    let identity = || (3..6_u8).prop_map(|byte| EpochIdentity([byte; 32]));
+    let scope = prop_oneof![identity().prop_map(Scope::Epoch), (0..4_u64).prop_map(|n| Scope::Number(EpochNumber(n)))];
+    prop_oneof![
+        6 => (scope, slot(), digest()).prop_map(|(scope, slot, digest)| GuardUpdate::Signed { scope, slot, digest }),
+        3 => (1..9_u64, digest()).prop_map(|(i, hash)| GuardUpdate::Prepared { index: CommitIndex(i), hash }),
+        2 => slot().prop_map(GuardUpdate::Released),
+        1 => (0..4_u64, identity()).prop_map(|(number, identity)| GuardUpdate::Epoch { number, identity }),
+        1 => (0..9_u64).prop_map(|count| GuardUpdate::Started { count }),
+        1 => (0..9_u64, digest()).prop_map(|(g, hash)| GuardUpdate::FinalMark { global: GlobalIndex(g), hash }),
+    ]
+}
+
+fn groups() -> impl Strategy<Value = Vec<Vec<GuardUpdate>>> {
+    proptest::collection::vec(proptest::collection::vec(update(), 1..12), 1..20)
+}
+
+/// Writes groups; gives the state before and after the last one, with the bytes on disk.
+fn write(dir: &Path, groups: &[Vec<GuardUpdate>]) -> ((GuardState, Vec<u8>), (GuardState, Vec<u8>)) {
+    let path = dir.join("guard");
+    let mut guard = GuardFile::write_new(&path, fresh(), 1, SMALL).expect("written");
+    let bytes = || std::fs::read(&path).expect("readable");
+    let mut model = fresh();
+    let mut before = (model.clone(), bytes());
+    for (i, group) in groups.iter().enumerate() {
+        if i + 1 == groups.len() {
+            before = (model.clone(), bytes());
+        }
+        guard.append(group).expect("appended");
+        group.iter().for_each(|update| model.apply(update));
+        guard.sync().expect("synced");
+        assert_eq!(guard.state(), &model);
+        assert!(!guard.is_dirty());
+    }
+    (before, (model, bytes()))
+}
+
+/// Where two images of one size differ.
+fn changed(before: &[u8], after: &[u8]) -> Vec<usize> {
+    (0..before.len()).filter(|&i| before[i] != after[i]).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_file_holds_what_was_synced(groups in groups()) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (_, (model, _)) = write(dir.path(), &groups);
+        let (mut guard, state) = GuardFile::open(&dir.path().join("guard"), CHAIN, KEY).expect("opened");
+        prop_assert_eq!(&state, &model);
+        // Appended and not synced: lost, with the state as it was.
+        guard.append(&[GuardUpdate::Started { count: 77 }]).expect("appended");
+        let sequence = guard.sequence();
+        drop(guard);
+        let (guard, state) = GuardFile::open(&dir.path().join("guard"), CHAIN, KEY).expect("opened");
+        prop_assert_eq!(state, model);
+        prop_assert!(guard.sequence() > sequence);
+    }
+
+    #[test]
+    fn a_write_torn_anywhere_leaves_the_state_before_or_after(groups in groups(), seed in any::<u64>()) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ((state_before, before), (state_after, after)) = write(dir.path(), &groups);
+        prop_assume!(before.len() == after.len());
+        let ok = |image: &[u8]| {
+            let state = decode_image(image).map(|image| image.state);
+            state == Ok(state_before.clone()) || state == Ok(state_after.clone())
+        };
+        // A prefix of the write, byte by byte (in the order of the file).
+        let changed = changed(&before, &after);
+        let mut image = before.clone();
+        for &at in &changed {
+            image[at] = after[at];
+            prop_assert!(ok(&image), "torn after byte {at}");
+        }
+        prop_assert_eq!(decode_image(&image).map(|i| i.state), Ok(state_after.clone()));
+        // Its reverse, and any subset of sectors.
+        for &at in &changed {
+            image[at] = before[at];
+            prop_assert!(ok(&image), "torn before byte {at}");
+        }
+        let mut random = seed | 1;
+        for _ in 0..64 {
+            let mut image = before.clone();
+            for sector in (0..after.len()).step_by(512) {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                if random % 2 == 0 {
+                    let end = (sector + 512).min(after.len());
+                    image[sector..end].copy_from_slice(&after[sector..end]);
+                }
+            }
+            prop_assert!(ok(&image));
+        }
+    }
+
+    #[test]
+    fn damage_in_one_half_never_brings_back_an_older_state(
+        groups in groups(), flips in proptest::collection::vec(any::<prop::sample::Index>(), 1..40), half in 0..2_usize,
+    ) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (_, (model, bytes)) = write(dir.path(), &groups);
+        let half_bytes = bytes.len() / 2;
+        let mut image = bytes.clone();
+        for flip in flips {
+            let bit = flip.index(half_bytes * 8);
+            image[half * half_bytes + bit / 8] ^= 1 << (bit % 8);
+        }
+        prop_assert_eq!(decode_image(&image).map(|i| i.state), Ok(model.clone()));
+        // A half that is gone altogether.
+        image[half * half_bytes..(half + 1) * half_bytes].fill(0xff);
+        prop_assert_eq!(decode_image(&image).map(|i| i.state), Ok(model));
+    }
+
+    #[test]
+    fn no_image_makes_reading_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..600), size in 0..6 * SLOT_BYTES, at in any::<prop::sample::Index>(),
+    ) {
+        let (mut image, ..) = encode_image(&fresh(), 1, SMALL);
+        image.truncate(size);
+        let start = at.index(image.len() + 1);
+        for (to, from) in image[start..].iter_mut().zip(&bytes) {
+            *to = *from;
+        }
+        let _ = decode_image(&image);
+        let _ = decode_image(&bytes);
+    }
+}
+
+/// Every single bit of records and logs, one at a time: healed.
+#[test]
+fn every_single_flipped_bit_is_healed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let slot = Slot { kind: 1, a: 2, b: 3 };
+    let signed = GuardUpdate::Signed { scope: Scope::Number(EpochNumber(0)), slot, digest: Digest([9; 32]) };
+    let (_, (model, bytes)) = write(dir.path(), &[vec![signed.clone()], vec![GuardUpdate::Started { count: 2 }, signed]]);
+    let written: Vec<usize> = (0..bytes.len()).filter(|&i| bytes[i] != 0).collect();
+    for at in written {
+        for bit in 0..8 {
+            let mut image = bytes.clone();
+            image[at] ^= 1 << bit;
+            assert_eq!(decode_image(&image).map(|i| i.state), Ok(model.clone()), "byte {at} bit {bit}");
+        }
+    }
+}
+
+/// Damage of the last group in both halves looks like a torn write; damage of both groups
+/// or of the snapshots is an error.
+#[test]
+fn damage_in_both_halves_is_an_error_or_the_former_group() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let groups = [vec![GuardUpdate::Started { count: 1 }], vec![GuardUpdate::Started { count: 2 }]];
+    let ((former, _), (_, bytes)) = write(dir.path(), &groups);
+    let half = bytes.len() / 2;
+    let mut image = bytes.clone();
+    for half in [0, half] {
+        image[half + SLOT_BYTES + 100] ^= 1;
+    }
+    assert_eq!(decode_image(&image).map(|i| i.state), Ok(former));
+    for half in [0, half] {
+        image[half + 100] ^= 1;
+    }
+    assert!(matches!(decode_image(&image), Err(ImageError::Damaged(_))));
+    let mut image = bytes;
+    for half in [0, half] {
+        image[half + LOG_OFFSET + 5] ^= 1;
+    }
+    std::fs::write(dir.path().join("guard"), image).expect("written");
+    let opened = GuardFile::open(&dir.path().join("guard"), CHAIN, KEY);
+    assert!(matches!(opened, Err(GuardFileError::Corrupt { .. })), "{opened:?}");
+}
+
+#[test]
+fn a_full_log_is_rewritten_with_the_live_state() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("guard");
+    let mut guard = GuardFile::write_new(&path, fresh(), 1, SMALL).expect("written");
+    let mut model: BTreeMap<_, _> = BTreeMap::new();
+    for a in 0..500 {
+        let slot = Slot { kind: 1, a, b: 0 };
+        let scope = Scope::Epoch(fresh().identity);
+        let mut group = vec![GuardUpdate::Signed { scope, slot, digest: Digest([a as u8; 32]) }];
+        model.insert((scope, 1, a, 0), Digest([a as u8; 32]));
+        if a % 10 == 9 {
+            group.push(GuardUpdate::Released(Slot { kind: 1, a: a - 1, b: u64::MAX }));
+            model = model.split_off(&(scope, 1, a, 0));
+        }
+        guard.append(&group).expect("appended");
+        guard.sync().expect("synced");
+    }
+    assert_eq!(guard.state().slots, model);
+    assert_eq!(guard.sequence(), 501);
+    assert_eq!(path.metadata().expect("there").len(), 2 * (LOG_OFFSET + SMALL) as u64);
+    drop(guard);
+    let (_, state) = GuardFile::open(&path, CHAIN, KEY).expect("opened");
+    assert_eq!(state.slots, model);
+}
+
+#[test]
+fn what_is_not_this_nodes_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("guard");
+    let open = |chain, key| GuardFile::open(&path, chain, key).map(|_| ());
+    assert!(matches!(open(CHAIN, KEY), Err(GuardFileError::Missing { .. })));
+    drop(GuardFile::create(&path, fresh()).expect("created"));
+    assert!(matches!(GuardFile::create(&path, fresh()), Err(GuardFileError::Exists { .. })));
+    let other = ChainId([8; 32]);
+    assert!(matches!(open(other, KEY), Err(GuardFileError::OtherChain { found: CHAIN, expected, .. }) if expected == other));
+    let other = PublicKey([8; 32]);
+    assert!(matches!(open(CHAIN, other), Err(GuardFileError::OtherKey { found: KEY, expected, .. }) if expected == other));
+    assert!(open(CHAIN, KEY).is_ok());
+
+    let mut bytes = std::fs::read(&path).expect("readable");
+    // A record of a newer format, correctly hashed, in a slot that is free (sequence 2 is in A).
+    let mut record = bytes[..512].to_vec();
+    record[8..12].copy_from_slice(&7_u32.to_le_bytes());
+    let body = u32::from_le_bytes([record[12], record[13], record[14], record[15]]) as usize;
+    let hash = blake3::hash(&record[..16 + body]);
+    record[16 + body..48 + body].copy_from_slice(hash.as_bytes());
+    bytes[SLOT_BYTES..SLOT_BYTES + 512].copy_from_slice(&record);
+    bytes[..512].copy_from_slice(&record);
+    std::fs::write(&path, &bytes).expect("written");
+    assert!(matches!(open(CHAIN, KEY), Err(GuardFileError::Newer { found: 7, .. })));
+    std::fs::write(&path, b"").expect("written");
+    assert!(matches!(open(CHAIN, KEY), Err(GuardFileError::Corrupt { .. })));
+}
+
+#[test]
+fn after_a_failed_write_everything_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("guard");
+    let mut guard = GuardFile::create(&path, fresh()).expect("created");
+    let writable = std::mem::replace(&mut guard.file, File::open("/dev/null").expect("read only"));
+    guard.append(&[GuardUpdate::Started { count: 1 }]).expect("appended");
+    assert!(matches!(guard.sync(), Err(GuardFileError::Io { .. })));
+    // The disk works again: nothing is retried all the same.
+    guard.file = writable;
+    assert!(matches!(guard.sync(), Err(GuardFileError::Poisoned { .. })));
+    assert!(matches!(guard.append(&[]), Err(GuardFileError::Poisoned { .. })));
+    drop(guard);
+    let (_, state) = GuardFile::open(&path, CHAIN, KEY).expect("opened");
+    assert_eq!(state, fresh());
+}

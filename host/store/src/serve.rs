@@ -1,0 +1,152 @@
+//! Reads for peers, clients and operators.
+
+use std::collections::BTreeSet;
+
+use moult_core::governance::ProposalRecord;
+use moult_core::io::EpochStart;
+use moult_types::message::Blocks;
+use moult_types::{
+    BlockRecord, Certificate, Digest, EpochNumber, GlobalIndex, ProposalId, SignedBatch, decode,
+};
+
+use crate::error::StoreError;
+use crate::store::Store;
+use crate::tables::{Table, number_key};
+
+impl Store {
+    /// A block, final or not.
+    ///
+    /// # Errors
+    /// The disk, a damaged record.
+    pub fn block(&self, global: GlobalIndex) -> Result<Option<BlockRecord>, StoreError> {
+        self.tables.get(Table::Blocks, &number_key(global.0))
+    }
+
+    /// Final blocks of any epoch from an index on, rising, until their encodings exceed
+    /// `bytes_max`; at least one, if there is one.
+    ///
+    /// # Errors
+    /// The disk, a damaged record.
+    pub fn final_blocks(&self, from: GlobalIndex, bytes_max: usize) -> Result<Vec<BlockRecord>, StoreError> {
+        let last = self.last_final()?;
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for entry in self.tables.numbered::<BlockRecord>(Table::Blocks, from.0) {
+            let (_, record) = entry?;
+            bytes += record_bytes(&record);
+            if record.global > last || (bytes > bytes_max && !found.is_empty()) {
+                break;
+            }
+            found.push(record);
+        }
+        Ok(found)
+    }
+
+    /// The first stored certificate at or above a block in the block's epoch.
+    ///
+    /// # Errors
+    /// The disk, a damaged record.
+    pub fn certificate_from(&self, block: &BlockRecord) -> Result<Option<(GlobalIndex, Certificate)>, StoreError> {
+        match self.tables.numbered::<Certificate>(Table::Certificates, block.global.0).next() {
+            None => Ok(None),
+            Some(entry) => {
+                let (global, certificate) = entry?;
+                Ok((certificate.identity == block.identity).then_some((GlobalIndex(global), certificate)))
+            }
+        }
+    }
+
+    /// A certificate for exactly this final block: the one stored above it, with the bodies
+    /// that lead down to it.
+    ///
+    /// # Errors
+    /// The disk, a damaged record.
+    pub fn certificate_for(&self, block: &BlockRecord) -> Result<Option<Certificate>, StoreError> {
+        let Some((at, above)) = self.certificate_from(block)? else { return Ok(None) };
+        let mut bodies = Vec::new();
+        for global in block.global.0 + 1..=at.0 {
+            let between = self.block(GlobalIndex(global))?;
+            let missing = || self.tables.corrupt(Table::Blocks, &number_key(global), "it is missing");
+            bodies.push(between.ok_or_else(missing)?.block.body());
+        }
+        bodies.extend(above.bodies);
+        Ok(Some(Certificate { index: block.block.index, hash: block.hash, bodies, ..above }))
+    }
+
+    /// A stretch of final blocks of one epoch for a peer: with their batches and a
+    /// certificate, until `bytes_max` is exceeded; at least one block. `None` where nothing
+    /// is final at `from`.
+    ///
+    /// # Errors
+    /// The disk, a damaged record, a batch that is missing.
+    pub fn stretch(&self, from: GlobalIndex, bytes_max: usize) -> Result<Option<Blocks>, StoreError> {
+        let last = self.last_final()?;
+        let (mut blocks, mut batches): (Vec<BlockRecord>, Vec<SignedBatch>) = (Vec::new(), Vec::new());
+        let (mut seen, mut bytes) = (BTreeSet::new(), 0);
+        for entry in self.tables.numbered::<BlockRecord>(Table::Blocks, from.0) {
+            let (_, record) = entry?;
+            let other_epoch = blocks.first().is_some_and(|first| first.identity != record.identity);
+            if record.global > last || other_epoch {
+                break;
+            }
+            let (mut new, mut size) = (Vec::new(), record_bytes(&record));
+            for digest in &record.block.batches {
+                if seen.insert(*digest) {
+                    let encoded = self.batch(*digest)?;
+                    let bad = |reason: String| self.tables.corrupt(Table::Batches, &digest.0, reason);
+                    let encoded = encoded.ok_or_else(|| bad("it is missing".into()))?;
+                    size += encoded.len();
+                    new.push(decode::<SignedBatch>(&encoded).map_err(|e| bad(e.to_string()))?);
+                }
+            }
+            bytes += size;
+            if bytes > bytes_max && !blocks.is_empty() {
+                break;
+            }
+            blocks.push(record);
+            batches.append(&mut new);
+        }
+        let Some(top) = blocks.last() else { return Ok(None) };
+        let Some(certificate) = self.certificate_for(top)? else { return Ok(None) };
+        Ok(Some(Blocks { blocks, batches, certificate }))
+    }
+
+    /// A batch as it is encoded on the wire. Not checked against its digest here: whoever
+    /// takes it up does that.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn batch(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.tables.get_raw(Table::Batches, &digest.0)?.map(|bytes| bytes.to_vec()))
+    }
+
+    /// An epoch as it began.
+    ///
+    /// # Errors
+    /// The disk, a damaged record.
+    pub fn epoch(&self, number: EpochNumber) -> Result<Option<EpochStart>, StoreError> {
+        self.tables.get(Table::Epochs, &number_key(number.0))
+    }
+
+    /// All epochs from a number on, at most `limit`.
+    ///
+    /// # Errors
+    /// The disk, a damaged record.
+    pub fn epochs(&self, from: EpochNumber, limit: usize) -> Result<Vec<EpochStart>, StoreError> {
+        let epochs = self.tables.numbered::<EpochStart>(Table::Epochs, from.0).take(limit);
+        epochs.map(|entry| entry.map(|(_, start)| start)).collect()
+    }
+
+    /// Proposals that came to their end, from a number on, at most `limit`.
+    ///
+    /// # Errors
+    /// The disk, a damaged record.
+    pub fn history(&self, from: ProposalId, limit: usize) -> Result<Vec<ProposalRecord>, StoreError> {
+        let records = self.tables.numbered::<ProposalRecord>(Table::History, from.0).take(limit);
+        records.map(|entry| entry.map(|(_, record)| record)).collect()
+    }
+}
+
+/// About what a block adds to a message.
+fn record_bytes(record: &BlockRecord) -> usize {
+    160 + 32 * record.block.batches.len()
+}
