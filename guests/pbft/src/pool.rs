@@ -1,0 +1,160 @@
+//! The batches that this node holds, and which of them wait for a proposal.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use moult_sdk::{Digest, NowMs};
+
+/// Batches by where they stand.
+///
+/// # Invariants
+/// - a digest in `waiting` or `doubtful` is in `held` under the same number and not in
+///   `placed`, since every way into `placed` takes it out of both;
+/// - `placed` names only slots above the stable checkpoint, so it is bounded by the window.
+#[derive(Default)]
+pub(crate) struct Pool {
+    /// Held, with the number under which it came.
+    held: BTreeMap<Digest, u64>,
+    /// Held and in no slot: to propose, oldest first.
+    waiting: BTreeMap<u64, Digest>,
+    /// In the slot of a proposal of this view, or committed in one.
+    placed: BTreeMap<Digest, u64>,
+    /// Waited when this node was carried past commits whose content it does not know:
+    /// perhaps committed there.
+    doubtful: BTreeMap<u64, Digest>,
+    doubtful_since: NowMs,
+    /// Proposed in spite of doubt, and not again: nobody else asks for them.
+    offered: BTreeSet<Digest>,
+    next: u64,
+}
+
+impl Pool {
+    /// Takes note of a batch; the slot whose proposal lists it, if any.
+    pub(crate) fn hold(&mut self, digest: Digest) -> Option<u64> {
+        if self.held.contains_key(&digest) {
+            return None;
+        }
+        let number = self.next;
+        self.next += 1;
+        self.held.insert(digest, number);
+        let place = self.placed.get(&digest).copied();
+        if place.is_none() {
+            self.waiting.insert(number, digest);
+        }
+        place
+    }
+
+    pub(crate) fn holds(&self, digest: &Digest) -> bool {
+        self.held.contains_key(digest)
+    }
+
+    /// The slot that lists the batch.
+    pub(crate) fn place_of(&self, digest: &Digest) -> Option<u64> {
+        self.placed.get(digest).copied()
+    }
+
+    /// The batches are listed in a slot; the first slot that lists a batch keeps it.
+    pub(crate) fn place(&mut self, batches: &[Digest], seq: u64) {
+        for digest in batches {
+            self.placed.entry(*digest).or_insert(seq);
+            if let Some(number) = self.held.get(digest) {
+                self.waiting.remove(number);
+                self.doubtful.remove(number);
+            }
+        }
+    }
+
+    /// Forgets all places: what is held and in none of `places` waits again.
+    pub(crate) fn replace<'a>(&mut self, places: impl Iterator<Item = (u64, &'a [Digest])>) {
+        let former = std::mem::take(&mut self.placed);
+        for (seq, batches) in places {
+            self.place(batches, seq);
+        }
+        for digest in former.into_keys() {
+            if let Some(number) = self.held.get(&digest)
+                && !self.placed.contains_key(&digest)
+                && !self.offered.contains(&digest)
+            {
+                self.waiting.insert(*number, digest);
+            }
+        }
+    }
+
+    /// The slot is behind the stable checkpoint: its batches are of no more interest.
+    pub(crate) fn forget(&mut self, batches: &[Digest], seq: u64) {
+        for digest in batches {
+            if self.placed.get(digest) == Some(&seq) {
+                self.placed.remove(digest);
+                self.held.remove(digest);
+                self.offered.remove(digest);
+            }
+        }
+    }
+
+    /// Everything that waits may have been committed out of this node's sight.
+    pub(crate) fn doubt(&mut self, now: NowMs) {
+        self.doubtful.append(&mut self.waiting);
+        self.doubtful_since = now;
+        while self.doubtful.len() > DOUBTFUL_MAX {
+            if let Some((_, digest)) = self.doubtful.pop_first() {
+                self.held.remove(&digest);
+            }
+        }
+    }
+
+    /// Oldest batches to propose, up to `max`; those in doubt once `patience_ms` went by.
+    pub(crate) fn choose(&mut self, max: usize, now: NowMs, patience_ms: u64) -> Vec<Digest> {
+        let mut chosen: Vec<Digest> = self.waiting.values().take(max).copied().collect();
+        if chosen.is_empty() && !self.doubtful.is_empty() && now.saturating_sub(self.doubtful_since) >= patience_ms {
+            while chosen.len() < max
+                && let Some((_, digest)) = self.doubtful.pop_first()
+            {
+                self.offered.insert(digest);
+                chosen.push(digest);
+            }
+        }
+        chosen
+    }
+
+    /// How many batches wait for a proposal.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+/// Most batches in doubt: at 100 bytes each, 6.5 MB.
+const DOUBTFUL_MAX: usize = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::Pool;
+    use moult_sdk::Digest;
+
+    fn digest(n: u8) -> Digest {
+        Digest([n; 32])
+    }
+
+    #[test]
+    fn a_batch_waits_until_it_is_placed_and_again_when_its_place_is_lost() {
+        let mut pool = Pool::default();
+        assert_eq!((pool.hold(digest(1)), pool.hold(digest(2)), pool.hold(digest(1))), (None, None, None));
+        assert_eq!(pool.choose(8, 0, 0), [digest(1), digest(2)]);
+        pool.place(&[digest(1), digest(3)], 7);
+        assert_eq!(pool.choose(8, 0, 0), [digest(2)]);
+        assert_eq!(pool.hold(digest(3)), Some(7));
+        pool.replace([(8, &[digest(3)][..])].into_iter());
+        assert_eq!(pool.choose(8, 0, 0), [digest(1), digest(2)]);
+        pool.forget(&[digest(3)], 8);
+        assert!(!pool.holds(&digest(3)));
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_offered_once_and_late() {
+        let mut pool = Pool::default();
+        pool.hold(digest(1));
+        pool.doubt(10);
+        assert_eq!(pool.waiting(), 0);
+        assert!(pool.choose(8, 12, 5).is_empty());
+        assert_eq!(pool.choose(8, 15, 5), [digest(1)]);
+        assert!(pool.choose(8, 15, 5).is_empty());
+    }
+}
