@@ -61,8 +61,12 @@ impl Link {
         self.connection.close_reason().is_none()
     }
 
-    /// Closes the connection; the first reason given stays.
+    /// Closes the connection if it is open; the first reason given stays.
     pub(crate) fn close(&self, code: CloseCode, detail: impl Into<String>) {
+        // quinn would forget why it was closed.
+        if !self.is_open() {
+            return;
+        }
         let (code, detail) = self.closed_here.get_or_init(|| (code, detail.into()));
         self.connection.close((*code).into(), detail.as_bytes());
         for class in Class::ALL {

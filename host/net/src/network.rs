@@ -352,6 +352,9 @@ struct Guard(Arc<Shared>);
 impl Drop for Guard {
     fn drop(&mut self) {
         self.0.close("dropped");
+        // The endpoint knows the list and a connection knows the endpoint: without this
+        // circle everything goes even if the runtime is gone and no task tidies up.
+        self.0.peers.write().clear();
     }
 }
 

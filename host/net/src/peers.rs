@@ -1,6 +1,7 @@
 //! The list of peers and what is known of each.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::link::Link;
 use crate::stats::{Stats, add};
 
 /// Why a key is refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum Refusal {
     #[error("peer key {0} not in committee or configured observers")]
     Unlisted(PublicKey),
@@ -29,6 +30,13 @@ pub(crate) enum Refusal {
     Unexpected { got: PublicKey, expected: PublicKey },
     #[error("what the peer presents is no raw ed25519 key")]
     Malformed,
+}
+
+/// rustls tells the peer the reason in this form.
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Who may connect: the keys of this map and nobody else, replaced as a whole. The TLS

@@ -78,7 +78,7 @@ impl Readers {
     }
 
     async fn read(&self, mut stream: RecvStream) -> Result<(), Violation> {
-        let class = self.read_header(&mut stream).await?;
+        let Some(class) = self.read_header(&mut stream).await? else { return Ok(()) };
         let limits = &self.shared.limits;
         let stall = Duration::from_millis(limits.frame_stall_ms);
         let mut decoder = FrameDecoder::new(*limits.frame_bytes_max.of(class));
@@ -101,8 +101,13 @@ impl Readers {
             } else {
                 read.await
             };
-            let Some(count) = outcome.map_err(|e| broken(class, &e))? else {
-                return self.end_of_stream(class, &decoder).await;
+            let count = match outcome {
+                Ok(Some(count)) => count,
+                Ok(None) => return self.end_of_stream(class, &decoder).await,
+                Err(ReadError::ConnectionLost(_)) => return Ok(()),
+                Err(e) => {
+                    return Err(Violation(CloseCode::StreamBroken, format!("{} stream: {e}", class.name())));
+                }
             };
             let was_inside = decoder.is_inside_frame();
             let mut handed_over = false;
@@ -137,13 +142,15 @@ impl Readers {
         Ok(any)
     }
 
-    async fn read_header(&self, stream: &mut RecvStream) -> Result<Class, Violation> {
+    /// The class, or `None` if the connection is gone.
+    async fn read_header(&self, stream: &mut RecvStream) -> Result<Option<Class>, Violation> {
         let mut header = [0; 2];
         match timeout(self.shared.limits.handshake_timeout(), stream.read_exact(&mut header)).await {
             Ok(Ok(())) => {}
             Ok(Err(ReadExactError::FinishedEarly(_))) => {
                 return Err(Violation(CloseCode::BadStreamHeader, "stream ended in its header".into()));
             }
+            Ok(Err(ReadExactError::ReadError(ReadError::ConnectionLost(_)))) => return Ok(None),
             Ok(Err(ReadExactError::ReadError(e))) => {
                 return Err(Violation(CloseCode::StreamBroken, e.to_string()));
             }
@@ -162,7 +169,7 @@ impl Readers {
         if self.claimed.fetch_or(1 << bit, Ordering::Relaxed) & (1 << bit) != 0 {
             return Err(Violation(CloseCode::TooManyStreams, format!("two streams of {}", class.name())));
         }
-        Ok(class)
+        Ok(Some(class))
     }
 
     /// A stream ends in order only when the peer shuts down, which closes the connection
@@ -188,10 +195,6 @@ impl Drop for CloseOnPanic {
             self.0.close(CloseCode::Internal, "handler panicked");
         }
     }
-}
-
-fn broken(class: Class, error: &ReadError) -> Violation {
-    Violation(CloseCode::StreamBroken, format!("{} stream: {error}", class.name()))
 }
 
 /// Chunks taken out of QUIC at a time.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use quinn::WriteError;
 
 use crate::STREAM_VERSION;
 use crate::class::Class;
@@ -19,12 +20,13 @@ const COPIED_BYTES_MAX: usize = 4096;
 pub(crate) async fn run(shared: Arc<Shared>, link: Arc<Link>, class: Class) {
     match write_all(&shared, &link, class).await {
         Ok(()) => link.writers.send_modify(|n| *n = n.saturating_sub(1)),
-        // The connection is gone, or the peer stopped our stream: it takes no part any more.
+        Err(WriteError::ConnectionLost(_)) => {}
+        // The peer stopped our stream: it takes no part any more.
         Err(error) => link.close(CloseCode::StreamEnded, format!("{} stream: {error}", class.name())),
     }
 }
 
-async fn write_all(shared: &Shared, link: &Link, class: Class) -> Result<(), quinn::WriteError> {
+async fn write_all(shared: &Shared, link: &Link, class: Class) -> Result<(), WriteError> {
     let mut stream = link.connection.open_uni().await?;
     // Fails only for a stream that is closed, which the first write reports.
     let _ = stream.set_priority(class.priority());

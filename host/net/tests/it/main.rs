@@ -1,0 +1,10 @@
+//! The transport as its users and its attackers see it: real sockets on loopback, waiting
+//! for events and never for time to pass.
+
+mod exchange;
+mod flow;
+mod hostile;
+mod identity;
+mod raw;
+mod reconnect;
+mod support;
