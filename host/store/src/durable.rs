@@ -1,6 +1,6 @@
 //! Store and guard as the two places of one log.
 
-use moult_core::io::Persist;
+use moult_core::io::{GuardUpdate, Persist};
 
 use crate::error::StoreError;
 use crate::guard_file::GuardFile;
@@ -9,20 +9,22 @@ use crate::writer::Sink;
 
 /// The sink of a node: the guard's file and the store.
 ///
-/// The store is synced first. So the guard never knows of a final block or of a prepared
+/// The store is synced first, then the guard. So the guard never knows of a final or prepared
 /// block that the store can have lost in a crash, and every difference found at start is
-/// damage. A crash between the two syncs leaves an engine's record whose statements the
-/// guard does not know; none of their signatures has left the node. Whoever takes up stored
-/// records must therefore ask the guard again before it sends a stored signature.
+/// damage. The other way round, a signature in the store that the guard does not know, is
+/// made good at start: the store's write carries the group's updates of the guard; see
+/// [`Store::reconcile_guard`](crate::Store::reconcile_guard).
 pub struct DurableLog {
     store: StoreWriter,
     guard: GuardFile,
+    /// What the guard took up since its last sync.
+    updates: Vec<GuardUpdate>,
 }
 
 impl DurableLog {
     /// Joins the two.
     pub fn new(store: StoreWriter, guard: GuardFile) -> Self {
-        Self { store, guard }
+        Self { store, guard, updates: Vec::new() }
     }
 }
 
@@ -30,7 +32,10 @@ impl Sink for DurableLog {
     fn apply(&mut self, writes: &[Persist]) -> Result<(), StoreError> {
         for write in writes {
             match write {
-                Persist::Guard(update) => self.guard.append(std::slice::from_ref(update))?,
+                Persist::Guard(update) => {
+                    self.guard.append(std::slice::from_ref(update))?;
+                    self.updates.push(update.clone());
+                }
                 other => self.store.apply(other)?,
             }
         }
@@ -42,12 +47,12 @@ impl Sink for DurableLog {
             // The guard keeps lazy updates in memory until the next sync.
             return self.store.commit(false);
         }
-        if !self.store.is_empty() {
-            // What the guard has synced before; this group's number comes with the next one.
-            self.store.note_guard(self.guard.sequence());
+        if !self.store.is_empty() && !self.updates.is_empty() {
+            self.store.note_guard(self.guard.sequence() + 1, &self.updates);
         }
         self.store.commit(true)?;
         self.guard.sync()?;
+        self.updates.clear();
         Ok(())
     }
 }

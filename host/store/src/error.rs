@@ -13,7 +13,9 @@ use crate::guard_file::GuardFileError;
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The database failed. Caused by the disk; stop the node, nothing is retried.
-    #[error("the database {path} failed to {action}: {source}; stop the node and look at the disk (space, kernel log)")]
+    #[error(
+        "the database {path} failed to {action}: {source}; stop the node and look at the disk (space, kernel log)"
+    )]
     Database {
         /// Where.
         path: PathBuf,
@@ -53,7 +55,9 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// Written by a newer program.
-    #[error("{path} has format {found}, written by a newer version; this version knows formats up to {supported}: install the newer version")]
+    #[error(
+        "{path} has format {found}, written by a newer version; this version knows formats up to {supported}: install the newer version"
+    )]
     NewerFormat {
         /// Where.
         path: PathBuf,
@@ -63,7 +67,9 @@ pub enum StoreError {
         supported: u32,
     },
     /// The directory of another chain.
-    #[error("{path} belongs to chain {found}, not to {expected}: choose another data directory or genesis file")]
+    #[error(
+        "{path} belongs to chain {found}, not to {expected}: choose another data directory or genesis file"
+    )]
     OtherChain {
         /// Where.
         path: PathBuf,
@@ -73,7 +79,9 @@ pub enum StoreError {
         expected: ChainId,
     },
     /// The directory of another node.
-    #[error("{path} belongs to the node with key {found}, not to {expected}: choose another data directory or key file")]
+    #[error(
+        "{path} belongs to the node with key {found}, not to {expected}: choose another data directory or key file"
+    )]
     OtherNode {
         /// Where.
         path: PathBuf,
@@ -84,7 +92,9 @@ pub enum StoreError {
     },
     /// What is on disk is not what was written. Move the directory away and let the node
     /// fetch the chain from its peers; the guard's file stays.
-    #[error("{what} in {path} is damaged: {reason}; move the store away and let the node fetch the chain from its peers, but keep the guard's file")]
+    #[error(
+        "{what} in {path} is damaged: {reason}; move the store away and let the node fetch the chain from its peers, but keep the guard's file"
+    )]
     Corrupt {
         /// Where.
         path: PathBuf,

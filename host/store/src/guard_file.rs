@@ -20,7 +20,9 @@ use moult_core::io::GuardUpdate;
 use moult_types::{ChainId, PublicKey};
 use thiserror::Error;
 
-use crate::guard_format::{FORMAT, Image, ImageError, LOG_OFFSET, Record, SLOT_BYTES, decode_image, encode_image, is_logged};
+use crate::guard_format::{
+    FORMAT, Image, ImageError, LOG_OFFSET, Record, SLOT_BYTES, decode_image, encode_image, is_logged,
+};
 
 /// Least room for the log in each half; the file is a little larger than twice this.
 pub const LOG_BYTES_MIN: usize = 1 << 20;
@@ -31,7 +33,9 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 #[derive(Debug, Error)]
 pub enum GuardFileError {
     /// No file: the node must not sign in an epoch in which it may have signed before.
-    #[error("the signer guard {path} is missing: without it this node signs nothing; restore no backup of it, start as an observer until an epoch change gives the node a new key")]
+    #[error(
+        "the signer guard {path} is missing: without it this node signs nothing; restore no backup of it, start as an observer until an epoch change gives the node a new key"
+    )]
     Missing {
         /// Where.
         path: PathBuf,
@@ -43,7 +47,9 @@ pub enum GuardFileError {
         path: PathBuf,
     },
     /// The guard of another chain.
-    #[error("the signer guard {path} belongs to chain {found}, not to {expected}: check data directory and genesis file")]
+    #[error(
+        "the signer guard {path} belongs to chain {found}, not to {expected}: check data directory and genesis file"
+    )]
     OtherChain {
         /// Where.
         path: PathBuf,
@@ -63,7 +69,9 @@ pub enum GuardFileError {
         expected: PublicKey,
     },
     /// Written by a newer program.
-    #[error("the signer guard {path} has format {found}; this version knows formats up to {FORMAT}: install the newer version")]
+    #[error(
+        "the signer guard {path} has format {found}; this version knows formats up to {FORMAT}: install the newer version"
+    )]
     Newer {
         /// Where.
         path: PathBuf,
@@ -71,7 +79,9 @@ pub enum GuardFileError {
         found: u32,
     },
     /// Both copies are damaged.
-    #[error("the signer guard {path} is damaged: {reason}; this node signs nothing, start as an observer until an epoch change gives the node a new key")]
+    #[error(
+        "the signer guard {path} is damaged: {reason}; this node signs nothing, start as an observer until an epoch change gives the node a new key"
+    )]
     Corrupt {
         /// Where.
         path: PathBuf,
@@ -79,7 +89,9 @@ pub enum GuardFileError {
         reason: String,
     },
     /// The system refused. After a write: the process must end.
-    #[error("could not {action} the signer guard {path}: {source}; stop the node and look at the disk (space, kernel log)")]
+    #[error(
+        "could not {action} the signer guard {path}: {source}; stop the node and look at the disk (space, kernel log)"
+    )]
     Io {
         /// Where.
         path: PathBuf,
@@ -134,7 +146,11 @@ impl GuardFile {
         let image = read_image(path)?;
         let Image { state, sequence, halves_differ } = image;
         if state.chain != chain {
-            return Err(GuardFileError::OtherChain { path: path.to_owned(), found: state.chain, expected: chain });
+            return Err(GuardFileError::OtherChain {
+                path: path.to_owned(),
+                found: state.chain,
+                expected: chain,
+            });
         }
         if state.key != key {
             return Err(GuardFileError::OtherKey { path: path.to_owned(), found: state.key, expected: key });
@@ -142,7 +158,8 @@ impl GuardFile {
         if halves_differ {
             tracing::warn!(path = %path.display(), sequence, "the halves of the signer guard differ: a torn write or healed damage");
         }
-        let guard = Self::write_new(path, state.clone(), sequence + 1, LOG_BYTES_MIN)?;
+        // The same content under the same number: a crash around this changes nothing.
+        let guard = Self::write_new(path, state.clone(), sequence, LOG_BYTES_MIN)?;
         Ok((guard, state))
     }
 
@@ -175,8 +192,12 @@ impl GuardFile {
         self.poisoned = true;
         let room = self.record.log_capacity.saturating_sub(self.record.log_bytes);
         if self.pending.len() as u64 > room {
-            let rewritten =
-                Self::write_new(&self.path, self.state.clone(), self.record.sequence + 1, self.log_bytes_min)?;
+            let rewritten = Self::write_new(
+                &self.path,
+                self.state.clone(),
+                self.record.sequence + 1,
+                self.log_bytes_min,
+            )?;
             *self = rewritten;
             return Ok(());
         }
@@ -192,7 +213,8 @@ impl GuardFile {
         self.dirty
     }
 
-    /// Rises with every sync. A file whose number is below one that was seen is an old copy.
+    /// Rises by one with every sync of something. A file whose number is below one that was
+    /// seen is an old copy.
     pub fn sequence(&self) -> u64 {
         self.record.sequence
     }
@@ -220,13 +242,19 @@ impl GuardFile {
             let start = u64::from(half) * half_bytes;
             self.record.half = half;
             self.file.write_all_at(&self.pending, start + LOG_OFFSET as u64 + at)?;
-            self.file.write_all_at(&self.record.encode(), start + (self.record.slot() * SLOT_BYTES) as u64)?;
+            self.file
+                .write_all_at(&self.record.encode(), start + (self.record.slot() * SLOT_BYTES) as u64)?;
         }
         // The size and the blocks of the file do not change: no metadata has to be synced.
         self.file.sync_data()
     }
 
-    fn write_new(path: &Path, state: GuardState, sequence: u64, log_bytes_min: usize) -> Result<Self, GuardFileError> {
+    fn write_new(
+        path: &Path,
+        state: GuardState,
+        sequence: u64,
+        log_bytes_min: usize,
+    ) -> Result<Self, GuardFileError> {
         let (bytes, record, hasher) = encode_image(&state, sequence, log_bytes_min);
         let file = replace(path, &bytes).map_err(|e| failed(path, "write", e))?;
         Ok(Self {
@@ -250,7 +278,9 @@ fn failed(path: &Path, action: &'static str, source: io::Error) -> GuardFileErro
 fn read_image(path: &Path) -> Result<Image, GuardFileError> {
     let corrupt = |reason: String| GuardFileError::Corrupt { path: path.to_owned(), reason };
     match path.metadata() {
-        Ok(meta) if meta.len() > FILE_BYTES_MAX => return Err(corrupt(format!("it has {} bytes", meta.len()))),
+        Ok(meta) if meta.len() > FILE_BYTES_MAX => {
+            return Err(corrupt(format!("it has {} bytes", meta.len())));
+        }
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return Err(GuardFileError::Missing { path: path.to_owned() });

@@ -106,11 +106,14 @@ impl Record {
         let Some((header, rest)) = slot.split_at_checked(HEADER_BYTES) else { return Ok(None) };
         let Some((magic, numbers)) = header.split_at_checked(MAGIC.len()) else { return Ok(None) };
         let (format, len) = match numbers {
-            [a, b, c, d, e, f, g, h] => (u32::from_le_bytes([*a, *b, *c, *d]), u32::from_le_bytes([*e, *f, *g, *h])),
+            [a, b, c, d, e, f, g, h] => {
+                (u32::from_le_bytes([*a, *b, *c, *d]), u32::from_le_bytes([*e, *f, *g, *h]))
+            }
             _ => return Ok(None),
         };
         let Some((body, rest)) = rest.split_at_checked(len as usize) else { return Ok(None) };
-        let (Some(hash), Some(hashed)) = (rest.get(..HASH_BYTES), slot.get(..HEADER_BYTES + body.len())) else {
+        let (Some(hash), Some(hashed)) = (rest.get(..HASH_BYTES), slot.get(..HEADER_BYTES + body.len()))
+        else {
             return Ok(None);
         };
         if magic != MAGIC || blake3::hash(hashed).as_bytes() != hash {
@@ -167,7 +170,8 @@ pub(crate) fn decode_image(bytes: &[u8]) -> Result<Image, ImageError> {
     for (record, log) in &found {
         let Some(state) = record.replay(log) else { continue };
         let newest = found.iter().map(|(record, _)| record.sequence).max();
-        let copies = found.iter().filter(|(r, log)| r.sequence == record.sequence && r.replay(log).is_some()).count();
+        let copies =
+            found.iter().filter(|(r, log)| r.sequence == record.sequence && r.replay(log).is_some()).count();
         let halves_differ = copies != 2 || newest != Some(record.sequence);
         return Ok(Image { state, sequence: record.sequence, halves_differ });
     }
@@ -175,7 +179,11 @@ pub(crate) fn decode_image(bytes: &[u8]) -> Result<Image, ImageError> {
 }
 
 /// A whole file that holds one state and nothing to replay.
-pub(crate) fn encode_image(state: &GuardState, sequence: u64, log_bytes_min: usize) -> (Vec<u8>, Record, blake3::Hasher) {
+pub(crate) fn encode_image(
+    state: &GuardState,
+    sequence: u64,
+    log_bytes_min: usize,
+) -> (Vec<u8>, Record, blake3::Hasher) {
     let snapshot = moult_types::encode(state);
     // Room for three times as much again, so that rewriting is rare whatever is live.
     let capacity = log_bytes_min.max(snapshot.len().saturating_mul(4)).next_multiple_of(SLOT_BYTES);

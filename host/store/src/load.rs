@@ -1,16 +1,20 @@
 //! What a node takes up at start, checked.
 
+use std::sync::Arc;
+
+use moult_core::Recovery;
 use moult_core::governance::Ledger;
 use moult_core::guard::GuardState;
-use moult_core::io::{EngineRecord, EpochStart};
+use moult_core::io::{EngineRecord, EpochStart, GuardUpdate};
 use moult_sdk::engine::DurableRecord;
 use moult_types::block::link;
 use moult_types::{
-    BlockRecord, Certificate, CommitIndex, Digest, EpochIdentity, EpochNumber, Genesis, GlobalIndex, HeldBatch,
-    SignedBatch, decode,
+    BlockRecord, Certificate, CommitIndex, Digest, EpochIdentity, EpochNumber, Genesis, GlobalIndex,
+    HeldBatch, Manifest, SignedBatch, decode,
 };
 
 use crate::error::StoreError;
+use crate::guard_file::GuardFile;
 use crate::store::{META_GENESIS, META_GUARD, META_LEDGER, Store};
 use crate::tables::{Table, number_key};
 use crate::write::StoredRecord;
@@ -20,23 +24,27 @@ use crate::write::StoredRecord;
 pub struct Loaded {
     /// Where the chain begins.
     pub genesis: Genesis,
+    /// Whether nothing but the genesis is stored; `epoch` is then what it says.
+    pub fresh: bool,
     /// The latest epoch.
     pub epoch: EpochStart,
-    /// Replicated state of the host at the last final block, or at the start of the epoch.
-    pub ledger: Ledger,
+    /// What the epoch before fixed.
+    pub former: Option<Manifest>,
+    /// Replicated state of the host at the last final block, or at the start of the epoch;
+    /// `None` if fresh.
+    pub ledger: Option<Ledger>,
     /// The last final block with its certificate; `None` before the first block of the
     /// chain. The barrier of the former epoch, if the present one has no final block.
     pub last_final: Option<(BlockRecord, Certificate)>,
     /// The blocks above the last final one, in order.
-    pub tail: Vec<BlockRecord>,
-    /// Batches that are held and not final.
-    pub pending: Vec<HeldBatch>,
+    pub tail: Vec<Arc<BlockRecord>>,
+    /// Batches that are held and not final, by rising (author, start, sequence number).
+    pub pending: Vec<Arc<HeldBatch>>,
     /// The present epoch's engine records by rising id.
     pub records: Vec<EngineRecord>,
-    /// The last block that the state holds; 0 before the first.
+    /// The last block that the state holds; 0 before the first. The executor may be ahead of
+    /// the last final block where the journal lost its tail.
     pub applied: GlobalIndex,
-    /// The guard's sequence number as it was noted last.
-    pub guard_sequence: u64,
 }
 
 /// How store and guard fit together. Everything but [`GuardCheck::Fits`] means that the node
@@ -64,9 +72,9 @@ pub enum GuardCheck {
     /// The guard is older than the store: it was restored or replaced. It has forgotten
     /// signatures.
     OldGuard {
-        /// The sequence number of the guard, or its epoch.
+        /// The sequence number of the guard.
         have: u64,
-        /// What the store knows of.
+        /// The sequence number that the store knows of.
         noted: u64,
     },
 }
@@ -81,33 +89,100 @@ impl Store {
     pub fn load(&self) -> Result<Loaded, StoreError> {
         let tables = &self.tables;
         let missing = |what: &str| StoreError::corrupt(&tables.path, what, "it is missing");
-        let genesis: Genesis = tables.get(Table::Meta, META_GENESIS)?.ok_or_else(|| missing("the genesis"))?;
-        let number = tables.last_number(Table::Epochs)?.ok_or_else(|| missing("the first epoch"))?;
-        let epoch = self.epoch(EpochNumber(number))?.ok_or_else(|| missing("the last epoch"))?;
-        let ledger = tables.get(Table::Meta, META_LEDGER)?.ok_or_else(|| missing("the ledger"))?;
+        let genesis: Genesis =
+            tables.get(Table::Meta, META_GENESIS)?.ok_or_else(|| missing("the genesis"))?;
+        let number = tables.last_number(Table::Epochs)?.map(EpochNumber);
+        let epoch = match number {
+            Some(number) => self.epoch(number)?.ok_or_else(|| missing("the last epoch"))?,
+            None => first_epoch(&genesis),
+        };
+        let former = match number.and_then(|n| n.0.checked_sub(1)).filter(|n| *n >= genesis.manifest.number.0)
+        {
+            Some(n) => Some(
+                self.epoch(EpochNumber(n))?.ok_or_else(|| missing("the epoch before the last"))?.manifest,
+            ),
+            None => None,
+        };
+        let ledger = tables.get(Table::Meta, META_LEDGER)?;
+        if ledger.is_none() && number.is_some() {
+            return Err(missing("the ledger"));
+        }
         let (last_final, tail) = self.verified_tail(&epoch)?;
+        if number.is_none() && (last_final.is_some() || !tail.is_empty()) {
+            return Err(missing("the first epoch"));
+        }
         Ok(Loaded {
             genesis,
+            fresh: number.is_none(),
             epoch,
+            former,
             ledger,
             last_final,
             tail,
             pending: self.pending()?,
             records: self.engine_records()?,
             applied: self.state().applied()?.global,
-            guard_sequence: tables.get(Table::Meta, META_GUARD)?.unwrap_or(0),
         })
     }
 
-    /// Compares with the guard; see [`GuardCheck`].
+    /// What the replica takes up. `guard`: as it is after [`Store::reconcile_guard`];
+    /// `signing_stopped`: why the node must not sign, if so. The engine's records are not
+    /// part of it: they come with the engine.
     ///
     /// # Errors
     /// The disk, a damaged record.
-    pub fn check_guard(&self, guard: &GuardState, guard_sequence: u64) -> Result<GuardCheck, StoreError> {
-        let noted = self.tables.get(Table::Meta, META_GUARD)?.unwrap_or(0_u64);
-        if guard_sequence < noted {
-            return Ok(GuardCheck::OldGuard { have: guard_sequence, noted });
+    pub fn recovery(
+        &self,
+        loaded: &Loaded,
+        guard: GuardState,
+        signing_stopped: Option<String>,
+    ) -> Result<Recovery, StoreError> {
+        let identity = loaded.epoch.manifest.identity();
+        let prepared_on_chain = match guard.prepared.0 {
+            _ if guard.identity != identity => None,
+            CommitIndex(0) => Some(identity.digest()),
+            CommitIndex(index) => {
+                let block = self.block(GlobalIndex(loaded.epoch.base.0.saturating_add(index)))?;
+                block.filter(|block| block.identity == identity).map(|block| block.hash)
+            }
+        };
+        let certificate = loaded.last_final.as_ref().map(|(_, certificate)| certificate.clone());
+        Ok(Recovery {
+            chain: loaded.genesis.chain(),
+            epoch: loaded.epoch.clone(),
+            fresh: loaded.fresh,
+            former: loaded.former.clone(),
+            ledger: loaded.ledger.clone(),
+            certificate: certificate.filter(|certificate| certificate.identity == identity),
+            tail: loaded.tail.clone(),
+            batches: loaded.pending.clone(),
+            guard,
+            prepared_on_chain,
+            signing_stopped,
+        })
+    }
+
+    /// Makes up for a crash between the syncs of store and guard, then compares the two; see
+    /// [`GuardCheck`]. To be called at every start, before the guard is used.
+    ///
+    /// The store is synced first and holds what the guard gets with the same group, under
+    /// the guard's next sequence number. So a signature that is found in the store (in an
+    /// engine's record, in a batch) is known to the guard, too.
+    ///
+    /// # Errors
+    /// The disk, a damaged record.
+    pub fn reconcile_guard(&self, guard: &mut GuardFile) -> Result<GuardCheck, StoreError> {
+        if let Some((noted, updates)) = self.tables.get::<(u64, Vec<GuardUpdate>)>(Table::Meta, META_GUARD)? {
+            let have = guard.sequence();
+            if have + 1 < noted {
+                return Ok(GuardCheck::OldGuard { have, noted });
+            }
+            if have < noted {
+                guard.append(&updates)?;
+                guard.sync()?;
+            }
         }
+        let guard = guard.state();
         let have = self.last_final()?;
         let (mark, hash) = guard.final_mark;
         if have < mark {
@@ -135,7 +210,7 @@ impl Store {
     fn verified_tail(
         &self,
         epoch: &EpochStart,
-    ) -> Result<(Option<(BlockRecord, Certificate)>, Vec<BlockRecord>), StoreError> {
+    ) -> Result<(Option<(BlockRecord, Certificate)>, Vec<Arc<BlockRecord>>), StoreError> {
         let tables = &self.tables;
         let bad = |global: u64, reason: &str| tables.corrupt(Table::Blocks, &number_key(global), reason);
         let last = self.last_final()?;
@@ -167,7 +242,7 @@ impl Store {
             if record.global == last {
                 barrier = Some(record.clone());
             } else if record.global > last {
-                tail.push(record.clone());
+                tail.push(Arc::new(record.clone()));
             }
             parent = Some(record);
             expected += 1;
@@ -192,19 +267,21 @@ impl Store {
         Ok(placed && (linked || (first_looked_at && record.block.index > CommitIndex(1))))
     }
 
-    fn pending(&self) -> Result<Vec<HeldBatch>, StoreError> {
+    fn pending(&self) -> Result<Vec<Arc<HeldBatch>>, StoreError> {
         let mut pending = Vec::new();
         for entry in self.tables.keyspace(Table::Pending).iter() {
             let digest = entry.key().map_err(|e| self.tables.read_failed(e))?;
             let bad = |reason: String| self.tables.corrupt(Table::Batches, &digest, reason);
-            let bytes = self.tables.get_raw(Table::Batches, &digest)?.ok_or_else(|| bad("it is missing".into()))?;
+            let bytes =
+                self.tables.get_raw(Table::Batches, &digest)?.ok_or_else(|| bad("it is missing".into()))?;
             let signed: SignedBatch = decode(&bytes).map_err(|e| bad(e.to_string()))?;
             let held = HeldBatch::new(signed);
             if held.digest.0 != *digest {
                 return Err(bad("its digest does not match".into()));
             }
-            pending.push(held);
+            pending.push(Arc::new(held));
         }
+        pending.sort_by_key(|held| (held.batch().author, held.batch().start, held.batch().seq));
         Ok(pending)
     }
 
@@ -215,5 +292,15 @@ impl Store {
             signed,
         };
         records.map(|entry| entry.map(whole)).collect()
+    }
+}
+
+fn first_epoch(genesis: &Genesis) -> EpochStart {
+    EpochStart {
+        manifest: genesis.manifest.clone(),
+        base: GlobalIndex(0),
+        state_root: None,
+        time_ms: genesis.time_ms,
+        switched_at_ms: genesis.time_ms,
     }
 }

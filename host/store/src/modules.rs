@@ -62,7 +62,11 @@ impl ModuleFiles {
             let entry = entry.map_err(|e| StoreError::io(&self.dir, "list", e))?;
             let name = entry.file_name();
             // What is no module's name is not ours: a temporary file, or an operator's.
-            found.extend(name.to_str().and_then(|n| n.strip_suffix(".wasm")).and_then(|n| n.parse::<ModuleHash>().ok()));
+            found.extend(
+                name.to_str()
+                    .and_then(|n| n.strip_suffix(".wasm"))
+                    .and_then(|n| n.parse::<ModuleHash>().ok()),
+            );
         }
         found.sort_unstable();
         Ok(found)

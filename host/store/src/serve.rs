@@ -6,7 +6,7 @@ use moult_core::governance::ProposalRecord;
 use moult_core::io::EpochStart;
 use moult_types::message::Blocks;
 use moult_types::{
-    BlockRecord, Certificate, Digest, EpochNumber, GlobalIndex, ProposalId, SignedBatch, decode,
+    BlockRecord, Certificate, Digest, EpochNumber, GlobalIndex, HeldBatch, ProposalId, SignedBatch, decode,
 };
 
 use crate::error::StoreError;
@@ -45,7 +45,10 @@ impl Store {
     ///
     /// # Errors
     /// The disk, a damaged record.
-    pub fn certificate_from(&self, block: &BlockRecord) -> Result<Option<(GlobalIndex, Certificate)>, StoreError> {
+    pub fn certificate_from(
+        &self,
+        block: &BlockRecord,
+    ) -> Result<Option<(GlobalIndex, Certificate)>, StoreError> {
         match self.tables.numbered::<Certificate>(Table::Certificates, block.global.0).next() {
             None => Ok(None),
             Some(entry) => {
@@ -117,6 +120,20 @@ impl Store {
     /// The disk.
     pub fn batch(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.tables.get_raw(Table::Batches, &digest.0)?.map(|bytes| bytes.to_vec()))
+    }
+
+    /// A batch, checked against its digest.
+    ///
+    /// # Errors
+    /// The disk, a damaged record.
+    pub fn held_batch(&self, digest: Digest) -> Result<Option<HeldBatch>, StoreError> {
+        let Some(bytes) = self.tables.get_raw(Table::Batches, &digest.0)? else { return Ok(None) };
+        let bad = |reason: String| self.tables.corrupt(Table::Batches, &digest.0, reason);
+        let held = HeldBatch::new(decode(&bytes).map_err(|e| bad(e.to_string()))?);
+        if held.digest != digest {
+            return Err(bad("its digest does not match".into()));
+        }
+        Ok(Some(held))
     }
 
     /// An epoch as it began.

@@ -69,7 +69,11 @@ impl StateStore {
             }
         }
         let applied = Applied { global, accumulator: accumulator.to_vec() };
-        batch.insert(self.tables.keyspace(Table::Meta), META_APPLIED, seal(Table::Meta, META_APPLIED, &applied));
+        batch.insert(
+            self.tables.keyspace(Table::Meta),
+            META_APPLIED,
+            seal(Table::Meta, META_APPLIED, &applied),
+        );
         batch.commit().map_err(|e| StoreError::database(&self.tables.path, "commit", e))
     }
 

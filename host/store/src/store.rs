@@ -3,14 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use moult_core::governance::Ledger;
-use moult_core::io::EpochStart;
-use moult_types::{ChainId, Genesis, GlobalIndex, PublicKey};
+use moult_types::{ChainId, Genesis, PublicKey};
 
 use crate::error::StoreError;
 use crate::modules::ModuleFiles;
 use crate::state::StateStore;
-use crate::tables::{Changes, Table, Tables, number_key, unseal};
+use crate::tables::{Changes, Table, Tables, unseal};
 use crate::write::StoreWriter;
 
 /// The newest format this program reads and the one it writes.
@@ -20,7 +18,7 @@ pub(crate) const META_HEADER: &[u8] = b"header";
 pub(crate) const META_GENESIS: &[u8] = b"genesis";
 pub(crate) const META_LEDGER: &[u8] = b"ledger";
 pub(crate) const META_APPLIED: &[u8] = b"applied";
-pub(crate) const META_GUARD: &[u8] = b"guard sequence";
+pub(crate) const META_GUARD: &[u8] = b"guard";
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +53,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Creates the store of a node at the beginning of a chain and makes it durable.
+    /// Creates the store of a node that knows nothing but its genesis, and makes it durable.
+    /// The first epoch is written by the replica.
     ///
     /// # Errors
     /// [`StoreError::Exists`], or the system.
@@ -63,28 +62,18 @@ impl Store {
         dir: &Path,
         genesis: &Genesis,
         node: PublicKey,
-        ledger: &Ledger,
         options: StoreOptions,
     ) -> Result<Self, StoreError> {
         let store = Self::open_tables(dir, options)?;
         if store.tables.get_raw(Table::Meta, META_HEADER)?.is_some() {
             return Err(StoreError::Exists { path: dir.to_owned() });
         }
-        let start = EpochStart {
-            manifest: genesis.manifest.clone(),
-            base: GlobalIndex(0),
-            state_root: None,
-            time_ms: genesis.time_ms,
-            switched_at_ms: genesis.time_ms,
-        };
         let mut changes = Changes::default();
         let header = Header { chain: genesis.chain(), node };
         let mut bytes = STORE_FORMAT.to_le_bytes().to_vec();
         bytes.extend_from_slice(&crate::tables::seal(Table::Meta, META_HEADER, &header));
         changes.put(Table::Meta, META_HEADER, bytes.into());
         changes.put_sealed(Table::Meta, META_GENESIS, genesis);
-        changes.put_sealed(Table::Meta, META_LEDGER, ledger);
-        changes.put_sealed(Table::Epochs, &number_key(genesis.manifest.number.0), &start);
         changes.commit(&store.tables, true)?;
         Ok(store)
     }
@@ -93,7 +82,12 @@ impl Store {
     ///
     /// # Errors
     /// One variant for each reason why it is not theirs, is newer, or cannot be read.
-    pub fn open(dir: &Path, chain: ChainId, node: PublicKey, options: StoreOptions) -> Result<Self, StoreError> {
+    pub fn open(
+        dir: &Path,
+        chain: ChainId,
+        node: PublicKey,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
         if !Self::exists(dir) {
             return Err(StoreError::Missing { path: dir.to_owned() });
         }
@@ -109,8 +103,8 @@ impl Store {
         if found > STORE_FORMAT {
             return Err(StoreError::NewerFormat { path: path(), found, supported: STORE_FORMAT });
         }
-        let header: Header =
-            unseal(Table::Meta, META_HEADER, sealed).map_err(|e| StoreError::corrupt(dir, "the store's header", e))?;
+        let header: Header = unseal(Table::Meta, META_HEADER, sealed)
+            .map_err(|e| StoreError::corrupt(dir, "the store's header", e))?;
         if header.chain != chain {
             return Err(StoreError::OtherChain { path: path(), found: header.chain, expected: chain });
         }

@@ -116,7 +116,9 @@ impl Tables {
 
     fn open_unguarded(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
         let failed = |e: fjall::Error| match e {
-            fjall::Error::Locked => StoreError::Locked { path: path.to_owned(), holder: "another process".into() },
+            fjall::Error::Locked => {
+                StoreError::Locked { path: path.to_owned(), holder: "another process".into() }
+            }
             fjall::Error::Io(e) => StoreError::io(path, "open the database", e),
             e => StoreError::corrupt(path, "the database", e),
         };
@@ -132,7 +134,8 @@ impl Tables {
             db.keyspace(table.name(), options).map_err(failed)
         };
         let [a, b, c, d, e, f, g, h, i] = Table::ALL;
-        let keyspaces = [open(a)?, open(b)?, open(c)?, open(d)?, open(e)?, open(f)?, open(g)?, open(h)?, open(i)?];
+        let keyspaces =
+            [open(a)?, open(b)?, open(c)?, open(d)?, open(e)?, open(f)?, open(g)?, open(h)?, open(i)?];
         Ok(Self { db, path: path.to_owned(), keyspaces })
     }
 
@@ -172,7 +175,8 @@ impl Tables {
     ) -> impl Iterator<Item = Result<(u64, T), StoreError>> + '_ {
         self.keyspace(table).range(number_key(from)..).map(move |entry| {
             let (key, sealed) = entry.into_inner().map_err(|e| self.read_failed(e))?;
-            let number = <[u8; 8]>::try_from(&*key).map_err(|_| self.corrupt(table, &key, "its key is no number"))?;
+            let number =
+                <[u8; 8]>::try_from(&*key).map_err(|_| self.corrupt(table, &key, "its key is no number"))?;
             let value = unseal(table, &key, &sealed).map_err(|e| self.corrupt(table, &key, e))?;
             Ok((u64::from_be_bytes(number), value))
         })
@@ -182,7 +186,8 @@ impl Tables {
     pub(crate) fn last_number(&self, table: Table) -> Result<Option<u64>, StoreError> {
         let Some(entry) = self.keyspace(table).last_key_value() else { return Ok(None) };
         let key = entry.key().map_err(|e| self.read_failed(e))?;
-        let number = <[u8; 8]>::try_from(&*key).map_err(|_| self.corrupt(table, &key, "its key is no number"))?;
+        let number =
+            <[u8; 8]>::try_from(&*key).map_err(|_| self.corrupt(table, &key, "its key is no number"))?;
         Ok(Some(u64::from_be_bytes(number)))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use moult_core::io::{EngineRecord, EpochStart, Persist};
+use moult_core::io::{EngineRecord, EpochStart, GuardUpdate, Persist};
 use moult_types::{Signed, Statement};
 
 use crate::error::StoreError;
@@ -45,7 +45,9 @@ impl StoreWriter {
                 changes.put(Table::Batches, &batch.digest.0, (&*batch.encoded).into());
                 changes.put(Table::Pending, &batch.digest.0, [].into());
             }
-            Persist::Block(record) => changes.put_sealed(Table::Blocks, &number_key(record.global.0), &**record),
+            Persist::Block(record) => {
+                changes.put_sealed(Table::Blocks, &number_key(record.global.0), &**record)
+            }
             Persist::DropBlocksAbove(global) => {
                 changes.remove_from(&self.tables, Table::Blocks, global.0.saturating_add(1))?;
             }
@@ -68,14 +70,18 @@ impl StoreWriter {
                 }
                 self.remove_records(u64::MAX);
             }
-            Persist::History(record) => changes.put_sealed(Table::History, &number_key(record.id.0), &**record),
+            Persist::History(record) => {
+                changes.put_sealed(Table::History, &number_key(record.id.0), &**record)
+            }
         }
         Ok(())
     }
 
-    /// Notes the guard's sequence number: a guard with a lower one is an old copy.
-    pub fn note_guard(&mut self, sequence: u64) {
-        self.changes.put_sealed(Table::Meta, META_GUARD, &sequence);
+    /// Notes what the guard's file gets once this is synced, and the sequence number that it
+    /// then has: [`Store::reconcile_guard`](crate::Store::reconcile_guard) makes up for a
+    /// crash in between.
+    pub fn note_guard(&mut self, sequence: u64, updates: &[GuardUpdate]) {
+        self.changes.put_sealed(Table::Meta, META_GUARD, &(sequence, updates));
     }
 
     /// Whether nothing was collected since the last commit.

@@ -1,0 +1,119 @@
+//! Damage to the database is found: refused, or the store is shorter than the guard's mark.
+
+mod common;
+
+use common::*;
+use moult_core::io::{GuardUpdate, Persist};
+use moult_store::{DurableLog, GuardCheck, GuardFile, Sink, Store, StoreError};
+use moult_types::GlobalIndex;
+
+const BLOCKS: u64 = 60;
+
+/// A node's files after `BLOCKS` final blocks, each synced.
+fn node(dir: &std::path::Path) -> Chain {
+    let store = create(&dir.join("store"));
+    let file = GuardFile::create(&dir.join("guard"), guard()).expect("created");
+    let mut log = DurableLog::new(store.writer().expect("a writer"), file);
+    let mut chain = Chain::new();
+    for _ in 0..BLOCKS {
+        let mut step = ordered(&mut chain);
+        step.push(chain.finality(1));
+        let last = chain.blocks.last().expect("a block");
+        step.push(Persist::Guard(GuardUpdate::Prepared { index: last.block.index, hash: last.hash }));
+        step.push(Persist::Guard(GuardUpdate::FinalMark { global: last.global, hash: last.hash }));
+        log.apply(&step).expect("applied");
+        log.commit(true).expect("committed");
+    }
+    chain
+}
+
+fn check(store: &Store, dir: &std::path::Path) -> Result<GuardCheck, StoreError> {
+    store.load()?;
+    let (mut file, _) = GuardFile::open(&dir.join("guard"), genesis().chain(), NODE)?;
+    store.reconcile_guard(&mut file)
+}
+
+fn journal(dir: &std::path::Path) -> std::path::PathBuf {
+    let files = std::fs::read_dir(dir.join("store/db")).expect("listed").map(|e| e.expect("an entry").path());
+    files.filter(|path| path.extension().is_some_and(|e| e == "jnl")).max().expect("a journal")
+}
+
+#[test]
+fn no_flipped_bit_of_the_journal_goes_unnoticed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let chain = node(&dir.path().join("node"));
+    let bytes = std::fs::read(journal(&dir.path().join("node"))).expect("read");
+    let used = bytes.iter().rposition(|byte| *byte != 0).expect("written") + 1;
+    let (mut refused, mut shorter, mut harmless) = (0, 0, 0);
+    // A stretch in the middle that covers more than one batch.
+    for (round, at) in (used / 2..used / 2 + 1500).step_by(11).enumerate() {
+        let copied = dir.path().join("copy");
+        copy(&dir.path().join("node"), &copied);
+        let mut image = bytes[..used].to_vec();
+        image[at] ^= 1 << (round % 8);
+        std::fs::write(journal(&copied), image).expect("written");
+        match open(&copied.join("store")).and_then(|store| check(&store, &copied)) {
+            Err(_) => refused += 1,
+            Ok(GuardCheck::Shorter { have, mark }) => {
+                assert!(have < mark && mark == GlobalIndex(BLOCKS));
+                shorter += 1;
+            }
+            Ok(GuardCheck::Fits) => {
+                let store = open(&copied.join("store")).expect("opened");
+                assert_eq!(
+                    store.final_blocks(GlobalIndex(1), usize::MAX).expect("read"),
+                    chain.blocks,
+                    "byte {at}"
+                );
+                harmless += 1;
+            }
+            Ok(other) => panic!("byte {at}: {other:?}"),
+        }
+        std::fs::remove_dir_all(&copied).expect("removed");
+    }
+    println!("refused {refused}, shorter {shorter}, harmless {harmless}");
+    assert!(refused > 0 && shorter > 0, "the test must meet both: refused {refused}, shorter {shorter}");
+}
+
+#[test]
+fn a_journal_that_was_cut_is_shorter_than_the_mark() {
+    let dir = tempfile::tempdir().expect("a directory");
+    node(dir.path());
+    let path = journal(dir.path());
+    let bytes = std::fs::read(&path).expect("read");
+    let used = bytes.iter().rposition(|byte| *byte != 0).expect("written") + 1;
+    std::fs::write(&path, &bytes[..used * 2 / 3]).expect("written");
+    let store = open(&dir.path().join("store")).expect("opened");
+    let found = check(&store, dir.path()).expect("checked");
+    assert!(
+        matches!(found, GuardCheck::Shorter { have, mark: GlobalIndex(BLOCKS) } if have > GlobalIndex(20)),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn blocks_that_do_not_follow_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let chain = node(dir.path());
+    let store = open(&dir.path().join("store")).expect("opened");
+    let refused = |store: &Store| matches!(store.load(), Err(StoreError::Corrupt { .. }));
+    assert!(!refused(&store));
+    // Well sealed, with a wrong content each: not the content of the hash; no child of its parent.
+    let mut forged = chain.blocks[30].clone();
+    forged.block.time_ms += 1;
+    commit(&store, &[Persist::Block(forged.clone().into())]);
+    assert!(refused(&store));
+    forged.hash = moult_types::block::link(forged.parent, forged.block.body());
+    commit(&store, &[Persist::Block(forged.into())]);
+    assert!(refused(&store));
+    commit(&store, &[Persist::Block(chain.blocks[30].clone().into())]);
+    assert!(!refused(&store));
+    // Another chain than the guard has seen.
+    let (mut file, _) = GuardFile::open(&dir.path().join("guard"), genesis().chain(), NODE).expect("opened");
+    let mark = GuardUpdate::FinalMark { global: GlobalIndex(40), hash: moult_types::Digest([1; 32]) };
+    file.append(&[mark]).expect("appended");
+    let found = store.reconcile_guard(&mut file).expect("checked");
+    assert!(matches!(found, GuardCheck::OtherBlock { global: GlobalIndex(40), .. }));
+    commit(&store, &[Persist::DropBlocksAbove(GlobalIndex(50))]);
+    assert!(refused(&store));
+}
