@@ -2,9 +2,32 @@
 //!
 //! Here live threads, clocks and queues, and no decision that another node must share: those
 //! are the replica's (`moult-core`). `docs/OPERATING.md` is the manual for those who run it.
+//!
+//! ```text
+//! network -> verify -> inputs -> replica thread -> log thread (sync) -> effects -> network
+//! API ----------------^              ^                                    |-> executor thread
+//!                                    '------------- answers <-------------'
+//! ```
+//! Every queue is bounded; a full one slows down what feeds it, and a client is told
+//! `overloaded` before anything of its transaction is kept.
 #![allow(clippy::disallowed_methods, reason = "the shell has the clocks that the core is given")]
 
+mod api;
 pub mod api_types;
 pub mod config;
+mod effects;
+mod executor;
 pub mod files;
 pub mod genesis;
+mod handle;
+mod metrics;
+mod modules;
+mod node;
+mod observe;
+mod peers;
+mod shared;
+mod view;
+
+pub use handle::{NodeHandle, QueryError, ReadError, WriteError};
+pub use node::{Node, NodeError, run};
+pub use view::View;

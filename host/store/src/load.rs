@@ -285,7 +285,11 @@ impl Store {
         Ok(pending)
     }
 
-    fn engine_records(&self) -> Result<Vec<EngineRecord>, StoreError> {
+    /// The present epoch's engine records by rising id, with the signatures kept with them.
+    ///
+    /// # Errors
+    /// The disk, a damaged record.
+    pub fn engine_records(&self) -> Result<Vec<EngineRecord>, StoreError> {
         let records = self.tables.numbered::<StoredRecord>(Table::Records, 0);
         let whole = |(id, (body, statements, signed)): (u64, StoredRecord)| EngineRecord {
             record: DurableRecord { id, body, statements },

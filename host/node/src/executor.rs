@@ -1,0 +1,257 @@
+//! The thread that applies final blocks: in order, each exactly once, also after a crash.
+//!
+//! The position is written with the effects, in one batch of the store. On start, the blocks
+//! between that position and the last final one are applied first; the position rules where
+//! this begins and is never guessed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use moult_core::execution::{self, StateAccumulator};
+use moult_core::io::EpochStart;
+use moult_core::ports::ApplicationInstance;
+use moult_core::Input;
+use moult_sdk::application::Info;
+use moult_store::StateStore;
+use moult_types::state::StateReader;
+use moult_types::{BlockRecord, Digest, EpochNumber, GlobalIndex, HeldBatch, ModulePin, World, decode, encode};
+
+use crate::shared::Shared;
+
+/// What the executor is given, in order.
+pub(crate) enum Work {
+    /// A final block.
+    Block(Arc<BlockRecord>, Vec<Arc<HeldBatch>>),
+    /// An epoch has begun.
+    Epoch(Box<EpochStart>),
+    /// Reads that may be served once this block is applied.
+    ReadAt(Vec<u64>, GlobalIndex),
+}
+
+/// Key of the executor's own record in the replicated map; not part of the state root.
+const OWN_KEY: &[u8] = &[3];
+
+/// The application that runs, for queries.
+#[derive(Clone)]
+pub(crate) struct Running {
+    pub(crate) instance: Arc<dyn ApplicationInstance>,
+    pub(crate) config: Vec<u8>,
+    pub(crate) info: Info,
+}
+
+pub(crate) struct Executor {
+    shared: Arc<Shared>,
+    state: StateStore,
+    runtime: tokio::runtime::Handle,
+    applied: GlobalIndex,
+    accumulator: StateAccumulator,
+    /// State root after `applied`, before any upgrade that followed it.
+    root: Digest,
+    /// The epoch whose application has taken the state over; none before genesis.
+    epoch: Option<(EpochStart, Running)>,
+    /// Number of the epoch up to which upgrades are in the state.
+    upgraded: Option<u64>,
+    waiting_reads: BTreeMap<GlobalIndex, Vec<u64>>,
+}
+
+impl Executor {
+    /// Takes up the position that is in the state.
+    pub(crate) fn new(shared: Arc<Shared>, runtime: tokio::runtime::Handle) -> Result<Self, String> {
+        let state = shared.store.state();
+        let applied = state.applied().map_err(|e| e.to_string())?;
+        let accumulator = if applied.accumulator.is_empty() {
+            StateAccumulator::default()
+        } else {
+            StateAccumulator::from_bytes(&applied.accumulator).ok_or("the state's accumulator is damaged")?
+        };
+        let own = StateReader::get(state.snapshot().as_ref(), OWN_KEY);
+        let (upgraded, root) = match own {
+            Some(bytes) => {
+                let (number, root): (u64, Digest) = decode(&bytes).map_err(|e| e.to_string())?;
+                (Some(number), root)
+            }
+            None => (None, StateAccumulator::default().root()),
+        };
+        Ok(Self {
+            shared,
+            state,
+            runtime,
+            applied: applied.global,
+            accumulator,
+            root,
+            epoch: None,
+            upgraded,
+            waiting_reads: BTreeMap::new(),
+        })
+    }
+
+    /// The last block that is applied and the root after it.
+    pub(crate) fn position(&self) -> (GlobalIndex, Digest) {
+        (self.applied, self.root)
+    }
+
+    /// Applies everything that is final in the store and not in the state.
+    pub(crate) fn replay(&mut self) -> Result<u64, String> {
+        let store = self.shared.store.clone();
+        let last = store.last_final().map_err(|e| e.to_string())?;
+        if self.applied > last {
+            // The state was flushed and the chain's tail lost: peers have the blocks, and
+            // they are skipped when they come (they were executed).
+            tracing::warn!(target: "executor", applied = self.applied.0, last_final = last.0, "the state is ahead of the stored chain");
+        }
+        let first = self.applied;
+        while self.applied < last {
+            let blocks = store.final_blocks(self.applied.next(), 1 << 20).map_err(|e| e.to_string())?;
+            if blocks.is_empty() {
+                return Err(format!("block {} is final but not in the store", self.applied.next()));
+            }
+            for record in blocks {
+                let mut batches = Vec::with_capacity(record.block.batches.len());
+                for digest in &record.block.batches {
+                    let bytes = store.batch(*digest).map_err(|e| e.to_string())?;
+                    let bytes = bytes.ok_or_else(|| format!("batch {digest} of block {} is missing", record.global))?;
+                    batches.push(Arc::new(HeldBatch::new(decode(&bytes).map_err(|e| e.to_string())?)));
+                }
+                self.block(&record, &batches)?;
+            }
+        }
+        Ok(self.applied.0 - first.0)
+    }
+
+    /// Runs until the queue is closed. An error is fatal for the node: it is returned and
+    /// nothing later is applied.
+    pub(crate) fn run(mut self, work: &Receiver<Work>) -> Result<(), String> {
+        self.report();
+        while let Ok(item) = work.recv() {
+            let mut next = Some(item);
+            let before = self.applied;
+            // What has queued up is applied before it is reported.
+            while let Some(item) = next {
+                match item {
+                    Work::Block(record, batches) => self.block(&record, &batches)?,
+                    Work::Epoch(start) => self.enter(*start)?,
+                    Work::ReadAt(ids, global) => self.waiting_reads.entry(global).or_default().extend(ids),
+                }
+                next = work.try_recv().ok();
+            }
+            if self.applied != before {
+                self.report();
+            }
+            self.serve_reads();
+        }
+        Ok(())
+    }
+
+    fn report(&self) {
+        let (global, state_root) = self.position();
+        self.shared.view_mut(|view| view.executed = (global, state_root));
+        self.shared.internal(Input::Executed { global, state_root });
+    }
+
+    fn serve_reads(&mut self) {
+        let later = self.waiting_reads.split_off(&self.applied.next());
+        for id in std::mem::replace(&mut self.waiting_reads, later).into_values().flatten() {
+            self.shared.finish_read(id);
+        }
+    }
+
+    fn block(&mut self, record: &BlockRecord, batches: &[Arc<HeldBatch>]) -> Result<(), String> {
+        if record.global <= self.applied {
+            return Ok(());
+        }
+        if record.global != self.applied.next() {
+            return Err(format!("block {} after block {}: a gap in the executed chain", record.global, self.applied));
+        }
+        if self.epoch.as_ref().is_none_or(|(start, _)| start.manifest.number != record.epoch) {
+            let start = self.start_of(record.epoch)?;
+            self.enter(start)?;
+        }
+        let Some((start, running)) = &self.epoch else { return Err("no application runs".into()) };
+        let base = self.state.snapshot();
+        let done = execution::execute_block(
+            running.instance.as_ref(),
+            &running.config,
+            &start.manifest.limits,
+            &base,
+            &self.accumulator,
+            record,
+            batches,
+        )
+        .map_err(|e| e.to_string())?;
+        let number = start.manifest.number.0;
+        let mut writes = done.writes;
+        self.root = done.accumulator.root();
+        writes.insert(OWN_KEY.to_vec(), Some(encode(&(number, self.root))));
+        self.state
+            .apply(record.global, &writes, &done.accumulator.to_bytes())
+            .map_err(|e| format!("the state cannot be written: {e}"))?;
+        self.applied = record.global;
+        self.accumulator = done.accumulator;
+        self.shared.metrics.executed(record, done.receipts.len());
+        self.shared.finish_writes(done.receipts);
+        Ok(())
+    }
+
+    fn start_of(&self, number: EpochNumber) -> Result<EpochStart, String> {
+        let start = self.shared.store.epoch(number).map_err(|e| e.to_string())?;
+        start.ok_or_else(|| format!("epoch {number} is not in the store"))
+    }
+
+    /// Makes the epoch's application the one that runs; upgrades the state once where the
+    /// pin changed.
+    fn enter(&mut self, start: EpochStart) -> Result<(), String> {
+        let number = start.manifest.number.0;
+        let pin = start.manifest.pin(World::Application).cloned().ok_or("the epoch pins no application")?;
+        let running = self.load(&pin)?;
+        if self.upgraded.is_none_or(|upgraded| upgraded < number) {
+            let former = match number.checked_sub(1) {
+                Some(former) => Some(self.start_of(EpochNumber(former))?),
+                None => None,
+            };
+            let former_pin = former.as_ref().and_then(|f| f.manifest.pin(World::Application)).cloned();
+            let mut writes = BTreeMap::new();
+            if former_pin.as_ref() != Some(&pin) {
+                let from = former_pin.map(|former| self.load(&former)).transpose()?.map(|former| former.info);
+                let base = self.state.snapshot();
+                let done = execution::upgrade(running.instance.as_ref(), &running.config, &base, &self.accumulator, from.as_ref())
+                    .map_err(|fault| format!("the application's upgrade failed: {fault}"))?
+                    .map_err(|refusal| format!("the application refuses the state: {refusal}"))?;
+                writes = done.writes;
+                self.accumulator = done.accumulator;
+                tracing::info!(target: "executor", epoch = number, application = running.info.name, version = running.info.version, "the application has taken the state over");
+            }
+            writes.insert(OWN_KEY.to_vec(), Some(encode(&(number, self.root))));
+            self.state
+                .apply(self.applied, &writes, &self.accumulator.to_bytes())
+                .map_err(|e| format!("the state cannot be written: {e}"))?;
+            self.upgraded = Some(number);
+        }
+        self.shared.view_mut(|view| {
+            view.application = (format!("{} {}", running.info.name, running.info.version), running.info.interfaces.clone());
+        });
+        self.shared.set_running(running.clone());
+        self.epoch = Some((start, running));
+        Ok(())
+    }
+
+    /// The application of a pin; waits for a module that is not here, and says so.
+    fn load(&self, pin: &ModulePin) -> Result<Running, String> {
+        loop {
+            match self.runtime.block_on(self.shared.modules.get(pin.hash, World::Application)) {
+                Ok(prepared) => {
+                    let moult_module::ModuleInfo::Application(info) = prepared.info().clone() else {
+                        return Err(format!("module {} is no application", pin.hash));
+                    };
+                    let instance = prepared.application().map_err(|e| e.to_string())?;
+                    return Ok(Running { instance, config: pin.config.clone(), info });
+                }
+                Err(problem) if self.shared.is_stopping() => return Err(problem),
+                Err(problem) => {
+                    tracing::error!(target: "executor", module = %pin.hash, problem, "the pinned application cannot be loaded; trying again");
+                    self.runtime.block_on(tokio::time::sleep(std::time::Duration::from_secs(1)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! Starting, running and stopping a node.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use moult_core::governance::Ledger;
+use moult_core::guard::GuardState;
+use moult_core::replica::Settings;
+use moult_core::{Effect, Input, Persist, Replica};
+use moult_crypto::{KeyPair, Signer};
+use moult_module::{Compile, CompileWorker, HostConfig, Limits, ModuleHost};
+use moult_net::{NetConfig, NetLimits, Network};
+use moult_store::{
+    DirLock, DurableLog, GuardCheck, GuardFile, GuardFileError, LogWriter, Store, StoreOptions,
+};
+use moult_types::{AuthorityId, Genesis, ProposalId};
+use thiserror::Error;
+use tokio::runtime::Handle;
+
+use crate::config::NodeConfig;
+use crate::effects::Effects;
+use crate::executor::{Executor, Work};
+use crate::files::{FileError, read_key, read_token};
+use crate::genesis::{GenesisError, GenesisFile};
+use crate::metrics::Metrics;
+use crate::modules::Modules;
+use crate::peers::Peers;
+use crate::shared::{Queues, Shared};
+use crate::view::View;
+
+/// Steps that may wait for the disk.
+const LOG_QUEUE: usize = 256;
+/// Inputs that one step takes.
+const INPUTS_IN_STEP: usize = 512;
+
+/// Why a node does not start, or ended.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// A secret file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The genesis.
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+    /// The store or the guard: the text says what to do.
+    #[error("{0}")]
+    Store(String),
+    /// Modules cannot be run here.
+    #[error("{0}")]
+    Module(String),
+    /// The address is taken, or the like.
+    #[error("{what}: {problem}")]
+    Listen {
+        /// Which address.
+        what: String,
+        /// Why not.
+        problem: String,
+    },
+    /// The node found that going on could break a promise, and stopped.
+    #[error("the node stopped: {0}")]
+    Fatal(String),
+}
+
+impl NodeError {
+    /// Whether the configuration or its files are at fault (exit code 78).
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Genesis(_))
+    }
+}
+
+fn store_error(e: impl std::fmt::Display) -> NodeError {
+    NodeError::Store(e.to_string())
+}
+
+/// A running node.
+pub struct Node {
+    pub(crate) shared: Arc<Shared>,
+    network: Network,
+    api: crate::api::Server,
+    replica: JoinHandle<()>,
+    executor: JoinHandle<()>,
+    /// Held until the node has ended.
+    _lock: DirLock,
+}
+
+/// Runs a node until it gets SIGINT or SIGTERM, then stops it gracefully.
+///
+/// # Errors
+/// It does not start, or had to stop.
+pub async fn run(config: NodeConfig, worker: CompileWorker) -> Result<(), NodeError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+        return Err(NodeError::Fatal("signals cannot be received".into()));
+    };
+    let node = Node::start(config, worker).await?;
+    tokio::select! {
+        () = node.shared.ended.notified() => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    node.stop().await
+}
+
+impl Node {
+    /// Starts a node.
+    ///
+    /// # Errors
+    /// It cannot start; nothing is left running.
+    pub async fn start(config: NodeConfig, worker: CompileWorker) -> Result<Self, NodeError> {
+        let keys = read_key(&config.key_file)?;
+        let token = read_token(&config.api.token_file)?;
+        let genesis = GenesisFile::load(&config.genesis)?.to_genesis()?;
+        std::fs::create_dir_all(&config.data_dir)
+            .map_err(|e| store_error(format!("{}: {e}", config.data_dir.display())))?;
+        let lock = DirLock::acquire(&config.data_dir).map_err(store_error)?;
+        let opened = tokio::task::block_in_place(|| Opened::open(&config, &genesis, &keys))?;
+        let modules = module_host(&config, &keys, worker, &opened.store)?;
+        modules.import(&config.module_dirs).map_err(NodeError::Module)?;
+        let authority = config.authority.unwrap_or_else(|| AuthorityId::of(&keys.public_key()));
+        let (shared, queues) = share(config, keys, authority, &genesis, &opened, modules)?;
+
+        let handler = Arc::new(Peers(shared.clone()));
+        let bind = shared.config.p2p.listen;
+        let net = NetConfig { keys: shared.keys.clone(), bind, limits: NetLimits::default() };
+        let network = Network::start(net, handler)
+            .map_err(|e| NodeError::Listen { what: format!("p2p.listen {bind}"), problem: e.to_string() })?;
+        shared.modules.connect(Arc::new(network.clone()));
+        let _ = shared.network.set(network.clone());
+
+        let (replica, executor) = start_threads(&shared, opened, queues)?;
+        let api = crate::api::Server::start(shared.clone(), token).await?;
+        tracing::info!(
+            target: "startup",
+            node = %shared.keys.public_key(),
+            authority = %shared.authority,
+            chain = %shared.chain,
+            api = %shared.config.api.listen,
+            p2p = %bind,
+            "node started"
+        );
+        Ok(Self { shared, network, api, replica, executor, _lock: lock })
+    }
+
+    /// Refuses new transactions, drains, flushes, closes.
+    ///
+    /// # Errors
+    /// The node had to stop by itself, or a thread of it failed.
+    pub async fn stop(self) -> Result<(), NodeError> {
+        let Self { shared, network, api, replica, executor, _lock } = self;
+        tracing::info!(target: "startup", "stopping: draining");
+        shared.internal(Input::Drain);
+        if shared.fatal().is_none() {
+            drain(&shared).await;
+        }
+        shared.set_stopping();
+        api.stop().await;
+        shared.internal(Input::Wake);
+        let ended = tokio::task::spawn_blocking(move || (replica.join().is_ok(), executor.join().is_ok())).await;
+        network.shutdown().await;
+        match (shared.fatal(), ended) {
+            (Some(reason), _) => Err(NodeError::Fatal(reason)),
+            (None, Ok((true, true))) => {
+                tracing::info!(target: "startup", "stopped");
+                Ok(())
+            }
+            (None, _) => Err(NodeError::Fatal("a thread of the node panicked".into())),
+        }
+    }
+}
+
+/// Waits until nothing of this node's clients is under way.
+async fn drain(shared: &Shared) {
+    let limit = Duration::from_millis(shared.config.limits.drain_timeout_ms);
+    let idle = async {
+        let mut poll = tokio::time::interval(Duration::from_millis(10));
+        loop {
+            poll.tick().await;
+            if shared.writes_waiting() == 0 && shared.view().under_way == (0, 0) {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(limit, idle).await.is_err() {
+        tracing::warn!(target: "startup", waiting = shared.writes_waiting(), "not everything could be drained: those clients are told that the outcome is unknown");
+    }
+}
+
+/// Store and guard as found, with what follows from them.
+struct Opened {
+    store: Store,
+    guard: GuardFile,
+    recovery: moult_core::Recovery,
+}
+
+impl Opened {
+    fn open(config: &NodeConfig, genesis: &Genesis, keys: &KeyPair) -> Result<Self, NodeError> {
+        let (chain, key) = (genesis.chain(), keys.public_key());
+        let dir = config.data_dir.join("store");
+        let options = StoreOptions { cache_bytes: config.limits.store_cache_bytes, ..StoreOptions::default() };
+        let known = Store::exists(&dir);
+        let store = if known {
+            Store::open(&dir, chain, key, options).map_err(store_error)?
+        } else {
+            std::fs::create_dir_all(&dir).map_err(store_error)?;
+            Store::create(&dir, genesis, key, options).map_err(store_error)?
+        };
+        let loaded = store.load().map_err(store_error)?;
+        let fresh_guard = GuardState::new(chain, key, genesis.manifest.identity());
+        let (mut guard, mut stopped) = open_guard(&config.data_dir, fresh_guard, known && !loaded.fresh)?;
+        if stopped.is_none() {
+            stopped = match store.reconcile_guard(&mut guard).map_err(store_error)? {
+                GuardCheck::Fits => None,
+                GuardCheck::Shorter { have, mark } => Some(format!(
+                    "the store ends at block {have}, but block {mark} was final here: it lost its tail. \
+                     The blocks are fetched from peers; restart the node when it has caught up"
+                )),
+                GuardCheck::OtherBlock { global, .. } => {
+                    Some(format!("the store and the signer guard disagree about block {global}: one of them is not this node's"))
+                }
+                GuardCheck::OldGuard { have, noted } => Some(format!(
+                    "the signer guard is older than the store ({have} < {noted}): it was restored or copied. \
+                     Give this authority a new key by an epoch change"
+                )),
+            };
+        }
+        let recovery = store.recovery(&loaded, guard.state().clone(), stopped).map_err(store_error)?;
+        Ok(Self { store, guard, recovery })
+    }
+}
+
+/// The guard's file. Where it is missing beside a store that is not new, the node does not
+/// sign: nobody can say what it signed before.
+fn open_guard(
+    data_dir: &Path,
+    fresh: GuardState,
+    must_exist: bool,
+) -> Result<(GuardFile, Option<String>), NodeError> {
+    let dir = data_dir.join("guard");
+    std::fs::create_dir_all(&dir).map_err(store_error)?;
+    let path = dir.join("guard");
+    match GuardFile::open(&path, fresh.chain, fresh.key) {
+        Ok((guard, _)) => Ok((guard, None)),
+        Err(GuardFileError::Missing { .. }) if !must_exist => {
+            Ok((GuardFile::create(&path, fresh).map_err(store_error)?, None))
+        }
+        Err(e @ (GuardFileError::Missing { .. } | GuardFileError::Corrupt { .. })) => {
+            // Keeps what an observer notes; never used for signing.
+            let path = dir.join("observer");
+            let guard = match GuardFile::open(&path, fresh.chain, fresh.key) {
+                Ok((guard, _)) => guard,
+                Err(_) => {
+                    let _ = std::fs::remove_file(&path);
+                    GuardFile::create(&path, fresh).map_err(store_error)?
+                }
+            };
+            Ok((guard, Some(format!("{e}. Give this authority a new key by an epoch change"))))
+        }
+        Err(e) => Err(store_error(e)),
+    }
+}
+
+fn module_host(
+    config: &NodeConfig,
+    keys: &KeyPair,
+    worker: CompileWorker,
+    store: &Store,
+) -> Result<Modules, NodeError> {
+    // Known to no one but this node: its code cache cannot be forged from outside.
+    let cache_key = moult_types::codec::hash_of("moult code cache", &*keys.seed()).0;
+    let host = ModuleHost::new(HostConfig {
+        cache_dir: Some(config.data_dir.join("code")),
+        cache_key,
+        compile: Compile::Worker(worker),
+        limits: Limits { compile_ms: config.limits.module_compile_ms, ..Limits::default() },
+    })
+    .map_err(|e| NodeError::Module(e.to_string()))?;
+    let fetch_timeout = Duration::from_millis(config.limits.module_fetch_timeout_ms);
+    Ok(Modules::new(host, store.clone(), fetch_timeout))
+}
+
+fn share(
+    config: NodeConfig,
+    keys: KeyPair,
+    authority: AuthorityId,
+    genesis: &Genesis,
+    opened: &Opened,
+    modules: Modules,
+) -> Result<(Arc<Shared>, Queues), NodeError> {
+    let epoch = opened.recovery.epoch.clone();
+    let ledger = opened.recovery.ledger.clone().unwrap_or_else(|| {
+        Ledger::at_start(&epoch.manifest, epoch.base, epoch.time_ms, ProposalId(1))
+    });
+    let applied = opened.store.state().applied().map_err(store_error)?;
+    let view = View::new(epoch, ledger, (applied.global, moult_types::Digest::ZERO));
+    let store = opened.store.clone();
+    Ok(Shared::new(config, keys, authority, genesis.chain(), store, modules, Metrics::default(), view))
+}
+
+fn start_threads(
+    shared: &Arc<Shared>,
+    opened: Opened,
+    queues: Queues,
+) -> Result<(JoinHandle<()>, JoinHandle<()>), NodeError> {
+    let runtime = Handle::current();
+    let (work, work_queue) = sync_channel::<Work>(shared.config.limits.execute_queue_max);
+    let mut executor = Executor::new(shared.clone(), runtime.clone()).map_err(store_error)?;
+    let executor = {
+        let shared = shared.clone();
+        spawn("moult-execute", move || {
+            let done = executor.replay().and_then(|replayed| {
+                if replayed > 0 {
+                    tracing::info!(target: "executor", blocks = replayed, "blocks were applied again after the restart");
+                }
+                executor.run(&work_queue)
+            });
+            if let Err(problem) = done
+                && !shared.is_stopping()
+            {
+                shared.fail(format!("execution cannot go on: {problem}"));
+            }
+        })?
+    };
+    let settings = settings_of(shared);
+    let signer: Arc<dyn Signer> = Arc::new(shared.keys.clone());
+    let (replica, first) = Replica::new(opened.recovery, settings, signer, shared.now()).map_err(NodeError::Fatal)?;
+    let sink = DurableLog::new(opened.store.writer().map_err(store_error)?, opened.guard);
+    let mut effects = Effects { shared: shared.clone(), executor: work, runtime: runtime.clone() };
+    let writer = LogWriter::start(sink, LOG_QUEUE, move |step: Result<Vec<Effect>, _>| effects.carry_out(step))
+        .map_err(store_error)?;
+    let replica = {
+        let shared = shared.clone();
+        spawn("moult-replica", move || {
+            runtime.block_on(drive(&shared, replica, first, &writer, queues));
+            writer.stop();
+        })?
+    };
+    Ok((replica, executor))
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, NodeError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|e| NodeError::Fatal(format!("the system gives no thread: {e}")))
+}
+
+fn settings_of(shared: &Shared) -> Settings {
+    let limits = &shared.config.limits;
+    Settings {
+        observers: shared.config.p2p.observers.iter().map(|o| (o.key, o.address.clone())).collect(),
+        batch_bytes: limits.batch_bytes,
+        batch_delay_ms: limits.batch_delay_ms,
+        batches_in_flight_max: limits.batches_in_flight_max,
+        queue_bytes_max: limits.queue_bytes_max,
+        pending_bytes_per_author_max: limits.pending_bytes_per_author_max,
+        ..Settings::new(shared.authority)
+    }
+}
+
+/// The replica's loop: what came in, one step, its writes and effects to the log.
+async fn drive(
+    shared: &Shared,
+    mut replica: Replica,
+    first: moult_core::Step,
+    writer: &LogWriter<Vec<Effect>>,
+    mut queues: Queues,
+) {
+    publish(shared, &replica, &first);
+    let mut step = first;
+    let mut inputs = Vec::with_capacity(INPUTS_IN_STEP);
+    loop {
+        let idle = step.durable.is_empty() && step.release.is_empty();
+        if !idle && writer.submit(step.durable, step.release).is_err() {
+            return;
+        }
+        let wait = replica.next_wake_ms().saturating_sub(shared.now().mono_ms);
+        let first = tokio::select! {
+            biased;
+            input = queues.answers.recv() => input,
+            input = queues.inputs.recv() => input,
+            () = tokio::time::sleep(Duration::from_millis(wait)) => None,
+        };
+        inputs.extend(first);
+        while inputs.len() < INPUTS_IN_STEP {
+            let Ok(input) = queues.answers.try_recv().or_else(|_| queues.inputs.try_recv()) else { break };
+            inputs.push(input);
+        }
+        if shared.is_stopping() {
+            return;
+        }
+        if inputs.is_empty() {
+            inputs.push(Input::Wake);
+        }
+        step = replica.step(shared.now(), std::mem::take(&mut inputs));
+        publish(shared, &replica, &step);
+    }
+}
+
+/// What the step changed, for those who look from outside.
+fn publish(shared: &Shared, replica: &Replica, step: &moult_core::Step) {
+    let under_way = replica.under_way();
+    shared.view_mut(|view| {
+        view.under_way = under_way;
+        for write in &step.durable {
+            match write {
+                Persist::Final { ledger, .. } => view.ledger = ledger.clone(),
+                Persist::Epoch { start, ledger, .. } => {
+                    view.epoch = Arc::new(start.as_ref().clone());
+                    view.identity = start.manifest.identity();
+                    view.ledger = ledger.clone();
+                    (view.leader, view.round) = (None, 0);
+                }
+                _ => {}
+            }
+        }
+        view.me = replica.me();
+    });
+}

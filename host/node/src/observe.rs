@@ -1,0 +1,88 @@
+//! The replica's events as log lines, metrics and the view. Nothing depends on them.
+
+use moult_core::Event;
+use moult_core::governance::ProposalState;
+use moult_core::io::EpochStart;
+use moult_types::governance::Decision;
+
+use crate::shared::Shared;
+
+pub(crate) fn event(shared: &Shared, event: Event) {
+    shared.metrics.event(&event);
+    match event {
+        Event::Ordered { index, round, leader, batches } => {
+            tracing::trace!(target: "consensus", index = index.0, round, batches, "ordered");
+            shared.view_mut(|view| (view.round, view.leader) = (round, leader));
+        }
+        Event::Final { index, global, latency_ms, .. } => {
+            tracing::trace!(target: "consensus", index = index.0, global = global.0, latency_ms, "final");
+        }
+        Event::Gauge { .. } => {}
+        Event::EngineFault { fault, peer, beyond_recovery: false } => {
+            let peer = peer.map(|peer| peer.to_string());
+            tracing::warn!(target: "consensus", fault, peer, "the engine failed and is rebuilt from its records");
+        }
+        Event::EngineFault { fault, beyond_recovery: true, .. } => {
+            tracing::error!(target: "consensus", fault, "the engine is beyond recovery here: this node follows certificates until the next epoch");
+        }
+        Event::EngineMisbehaved(what) => tracing::debug!(target: "consensus", what, "refused"),
+        Event::Proposal(record) => {
+            let (id, new_epoch) = (record.id.0, record.proposal.new_epoch.0);
+            match record.state {
+                ProposalState::Proposed if record.votes.is_empty() => {
+                    tracing::info!(target: "epoch-transition", proposal = id, new_epoch, "proposed");
+                }
+                ProposalState::Proposed => {
+                    tracing::info!(target: "epoch-transition", proposal = id, votes = record.votes.len(), "a vote was counted");
+                }
+                ProposalState::Approved if record.ready.is_empty() => {
+                    tracing::info!(target: "epoch-transition", proposal = id, "approved by a quorum; waiting for readiness");
+                }
+                ProposalState::Approved => {
+                    tracing::info!(target: "epoch-transition", proposal = id, ready = record.ready.len(), "readiness was counted");
+                }
+                ProposalState::Scheduled { barrier } => {
+                    tracing::info!(target: "epoch-transition", proposal = id, new_epoch, barrier = barrier.0, "scheduled");
+                }
+                ProposalState::Active => tracing::info!(target: "epoch-transition", proposal = id, new_epoch, "active"),
+                ProposalState::Rejected | ProposalState::Expired | ProposalState::Withdrawn | ProposalState::Superseded => {
+                    tracing::warn!(target: "epoch-transition", proposal = id, new_epoch, state = ?record.state, "ended without effect");
+                }
+            }
+        }
+        Event::Voted { proposal, decision } => match decision {
+            Decision::Approve => tracing::info!(target: "epoch-transition", proposal = proposal.0, "this node votes for it"),
+            Decision::Reject(reason) => {
+                tracing::warn!(target: "epoch-transition", proposal = proposal.0, reason, "this node votes against it");
+            }
+        },
+        Event::PolicyFault { proposal, fault } => {
+            tracing::error!(target: "epoch-transition", proposal = proposal.0, fault, "the approval policy failed: this node does not vote");
+        }
+        Event::ForkDetected { peer, global } => {
+            tracing::error!(target: "consensus", %peer, global = global.0, "FORK: a peer holds another final block or state here; compare /v1/blocks of both nodes");
+        }
+        Event::Sync { highest, .. } => shared.view_mut(|view| view.highest_seen = highest),
+        Event::SigningStopped(reason) => {
+            tracing::error!(target: "consensus", reason, "this node signs nothing; it follows as an observer");
+            shared.view_mut(|view| view.signing_stopped = Some(reason));
+        }
+    }
+}
+
+pub(crate) fn epoch_started(shared: &Shared, start: &EpochStart) {
+    let manifest = &start.manifest;
+    let engine = manifest.pin(moult_types::World::Engine).map(|pin| pin.hash.to_string());
+    tracing::info!(
+        target: "epoch-transition",
+        epoch = manifest.number.0,
+        identity = %manifest.identity(),
+        base = start.base.0,
+        authorities = manifest.members.len(),
+        engine,
+        "epoch begins here"
+    );
+    let keep: Vec<_> = manifest.modules.values().map(|pin| pin.hash).collect();
+    shared.modules.retain(&keep);
+    shared.metrics.epoch_started(start);
+}

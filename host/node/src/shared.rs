@@ -1,0 +1,228 @@
+//! What the node's threads and tasks share: channels, the view, and who waits for what.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use moult_core::execution::Receipt;
+use moult_core::io::Refusal;
+use moult_core::verify::VerifyContext;
+use moult_core::{Input, Now};
+use moult_crypto::KeyPair;
+use moult_net::Network;
+use moult_store::Store;
+use moult_types::{AuthorityId, ChainId, TransactionId};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::config::NodeConfig;
+use crate::executor::Running;
+use crate::metrics::Metrics;
+use crate::modules::Modules;
+use crate::view::View;
+
+/// The end of a write as its client is told.
+pub type WriteResult = Result<Receipt, Refusal>;
+
+pub(crate) struct Shared {
+    pub(crate) config: NodeConfig,
+    pub(crate) keys: KeyPair,
+    pub(crate) authority: AuthorityId,
+    pub(crate) chain: ChainId,
+    pub(crate) store: Store,
+    pub(crate) modules: Modules,
+    pub(crate) metrics: Metrics,
+    pub(crate) network: OnceLock<Network>,
+    pub(crate) verify: RwLock<Option<Arc<VerifyContext>>>,
+    /// Bounded: peers and clients wait while it is full.
+    inputs: mpsc::Sender<Input>,
+    /// Answers to the replica's own questions: their number is bounded by the questions.
+    answers: mpsc::UnboundedSender<Input>,
+    view: RwLock<View>,
+    running: RwLock<Option<Running>>,
+    writes: Mutex<BTreeMap<TransactionId, Vec<oneshot::Sender<WriteResult>>>>,
+    reads: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
+    next_read: AtomicU64,
+    next_anonymous: AtomicU64,
+    started: Instant,
+    stopping: AtomicBool,
+    fatal: Mutex<Option<String>>,
+    /// Told when `fatal` is set.
+    pub(crate) ended: Notify,
+}
+
+/// The two queues into the replica, as its thread sees them.
+pub(crate) struct Queues {
+    pub(crate) inputs: mpsc::Receiver<Input>,
+    pub(crate) answers: mpsc::UnboundedReceiver<Input>,
+}
+
+impl Shared {
+    #[allow(clippy::too_many_arguments, reason = "the parts of a node, put together once")]
+    pub(crate) fn new(
+        config: NodeConfig,
+        keys: KeyPair,
+        authority: AuthorityId,
+        chain: ChainId,
+        store: Store,
+        modules: Modules,
+        metrics: Metrics,
+        view: View,
+    ) -> (Arc<Self>, Queues) {
+        let (inputs, input_queue) = mpsc::channel(config.limits.inputs_max);
+        let (answers, answer_queue) = mpsc::unbounded_channel();
+        let shared = Self {
+            config,
+            keys,
+            authority,
+            chain,
+            store,
+            modules,
+            metrics,
+            network: OnceLock::new(),
+            verify: RwLock::new(None),
+            inputs,
+            answers,
+            view: RwLock::new(view),
+            running: RwLock::new(None),
+            writes: Mutex::default(),
+            reads: Mutex::default(),
+            next_read: AtomicU64::new(1),
+            next_anonymous: AtomicU64::new(1),
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+            fatal: Mutex::default(),
+            ended: Notify::new(),
+        };
+        (Arc::new(shared), Queues { inputs: input_queue, answers: answer_queue })
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono_ms: self.started.elapsed().as_millis() as u64, wall_ms: wall.as_millis() as u64 }
+    }
+
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Waits while the replica is behind: this is where peers and clients are slowed down.
+    pub(crate) async fn input(&self, input: Input) {
+        // The replica's thread has ended: the node is stopping.
+        let _ = self.inputs.send(input).await;
+    }
+
+    /// Like [`Shared::input`], without waiting; whether there was room.
+    pub(crate) fn try_input(&self, input: Input) -> bool {
+        self.inputs.try_send(input).is_ok()
+    }
+
+    pub(crate) fn internal(&self, input: Input) {
+        let _ = self.answers.send(input);
+    }
+
+    pub(crate) fn view(&self) -> View {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn view_mut(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn running(&self) -> Option<Running> {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_running(&self, running: Running) {
+        *self.running.write().unwrap_or_else(PoisonError::into_inner) = Some(running);
+    }
+
+    pub(crate) fn verify_context(&self) -> Option<Arc<VerifyContext>> {
+        self.verify.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A number for a transaction whose client gave none; unique within this start.
+    pub(crate) fn next_anonymous(&self) -> u64 {
+        self.next_anonymous.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn wait_for_write(&self, id: TransactionId) -> oneshot::Receiver<WriteResult> {
+        let (sender, receiver) = oneshot::channel();
+        self.writes.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default().push(sender);
+        receiver
+    }
+
+    /// Nobody waits for this write any more (time ran out).
+    pub(crate) fn forget_write(&self, id: &TransactionId) {
+        let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = writes.get_mut(id) {
+            waiting.retain(|sender| !sender.is_closed());
+            if waiting.is_empty() {
+                writes.remove(id);
+            }
+        }
+    }
+
+    pub(crate) fn finish_writes(&self, receipts: Vec<(TransactionId, Receipt)>) {
+        let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        if writes.is_empty() {
+            return;
+        }
+        for (id, receipt) in receipts {
+            if id.client.ingress == self.authority {
+                for sender in writes.remove(&id).into_iter().flatten() {
+                    let _ = sender.send(Ok(receipt.clone()));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn refuse_write(&self, id: &TransactionId, reason: Refusal) {
+        let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        for sender in writes.remove(id).into_iter().flatten() {
+            let _ = sender.send(Err(reason));
+        }
+    }
+
+    pub(crate) fn writes_waiting(&self) -> usize {
+        self.writes.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    pub(crate) fn wait_for_read(&self) -> (u64, oneshot::Receiver<()>) {
+        let id = self.next_read.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
+        (id, receiver)
+    }
+
+    pub(crate) fn finish_read(&self, id: u64) {
+        if let Some(sender) = self.reads.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
+            let _ = sender.send(());
+        }
+    }
+
+    pub(crate) fn forget_read(&self, id: u64) {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// The node must end: going on could break a promise. The first reason stays.
+    pub(crate) fn fail(&self, reason: String) {
+        tracing::error!(target: "startup", reason, "the node stops");
+        let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+        fatal.get_or_insert(reason);
+        self.ended.notify_waiters();
+        self.ended.notify_one();
+    }
+
+    pub(crate) fn fatal(&self) -> Option<String> {
+        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,61 @@
+//! What the API, metrics and logs may know of the replica, kept beside its thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use moult_core::governance::Ledger;
+use moult_core::io::EpochStart;
+use moult_sdk::approval::ModuleCheck;
+use moult_types::{AuthorityIndex, Digest, EpochIdentity, GlobalIndex};
+
+/// A glance at the replica; older than the replica by moments.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The present epoch.
+    pub epoch: Arc<EpochStart>,
+    /// Its identity.
+    pub identity: EpochIdentity,
+    /// This node's place in the committee.
+    pub me: Option<AuthorityIndex>,
+    /// Replicated state after the last final block.
+    pub ledger: Arc<Ledger>,
+    /// Last block executed here, and the state root after it.
+    pub executed: (GlobalIndex, Digest),
+    /// Name and version of the running engine.
+    pub engine: String,
+    /// Who leads, as the engine here sees it.
+    pub leader: Option<u32>,
+    /// Its round or view.
+    pub round: u64,
+    /// Why this node signs nothing, if so.
+    pub signing_stopped: Option<String>,
+    /// Highest final block that a peer told of.
+    pub highest_seen: GlobalIndex,
+    /// What was found out about the modules of open proposals, by proposal hash.
+    pub checks: BTreeMap<Digest, Vec<ModuleCheck>>,
+    /// Own batches not final, and transactions that wait for a batch.
+    pub under_way: (usize, usize),
+    /// Name of the application and the interfaces it serves.
+    pub application: (String, Vec<String>),
+}
+
+impl View {
+    /// Before the replica has said anything.
+    pub fn new(epoch: EpochStart, ledger: Ledger, executed: (GlobalIndex, Digest)) -> Self {
+        Self {
+            identity: epoch.manifest.identity(),
+            epoch: Arc::new(epoch),
+            me: None,
+            ledger: Arc::new(ledger),
+            executed,
+            engine: String::new(),
+            leader: None,
+            round: 0,
+            signing_stopped: None,
+            highest_seen: GlobalIndex(0),
+            checks: BTreeMap::new(),
+            under_way: (0, 0),
+            application: (String::new(), Vec::new()),
+        }
+    }
+}
