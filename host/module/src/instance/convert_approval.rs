@@ -1,0 +1,100 @@
+//! Between the generated types of `approval` and the plain ones.
+
+use moult_sdk::approval::{Context, Epoch, Info, Member, ModuleCheck, ModulePin, Proposal, Verdict};
+
+use crate::bindings::approval::exports::moult::approval::approval as wit;
+
+fn all<'a, A, B: From<&'a A>>(items: &'a [A]) -> Vec<B> {
+    items.iter().map(B::from).collect()
+}
+
+impl From<&Member> for wit::Member {
+    fn from(member: &Member) -> Self {
+        Self {
+            authority: member.authority.into(),
+            key: member.key.into(),
+            stake: member.stake,
+            address: member.address.clone(),
+        }
+    }
+}
+
+impl From<&ModulePin> for wit::ModulePin {
+    fn from(pin: &ModulePin) -> Self {
+        Self { world: pin.world.clone(), hash: pin.hash.into(), config: pin.config.clone() }
+    }
+}
+
+impl From<&Epoch> for wit::Epoch {
+    fn from(epoch: &Epoch) -> Self {
+        Self {
+            number: epoch.number,
+            fault_model: epoch.fault_model.into(),
+            committee: all(&epoch.committee),
+            modules: all(&epoch.modules),
+        }
+    }
+}
+
+impl From<&Proposal> for wit::Proposal {
+    fn from(proposal: &Proposal) -> Self {
+        Self {
+            id: proposal.id,
+            hash: proposal.hash.into(),
+            proposer: proposal.proposer.into(),
+            next: (&proposal.next).into(),
+            deadline: proposal.deadline.0,
+            not_before_ms: proposal.not_before_ms,
+        }
+    }
+}
+
+impl From<&ModuleCheck> for wit::ModuleCheck {
+    fn from(check: &ModuleCheck) -> Self {
+        Self {
+            world: check.world.clone(),
+            hash: check.hash.into(),
+            name: check.name.clone(),
+            version: check.version.clone(),
+            problem: check.problem.clone(),
+        }
+    }
+}
+
+impl From<&Context> for wit::Context {
+    fn from(context: &Context) -> Self {
+        Self {
+            present: (&context.present).into(),
+            index: context.index.0,
+            block_time_ms: context.block_time_ms,
+            checks: all(&context.checks),
+            operator: context.operator.as_ref().map(wit::Verdict::from),
+        }
+    }
+}
+
+impl From<&Verdict> for wit::Verdict {
+    fn from(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Approve => Self::Approve,
+            Verdict::Reject(reason) => Self::Reject(reason.clone()),
+            Verdict::Wait => Self::Wait,
+        }
+    }
+}
+
+impl From<wit::Verdict> for Verdict {
+    fn from(verdict: wit::Verdict) -> Self {
+        match verdict {
+            wit::Verdict::Approve => Self::Approve,
+            wit::Verdict::Reject(reason) => Self::Reject(reason),
+            wit::Verdict::Wait => Self::Wait,
+        }
+    }
+}
+
+impl From<wit::Info> for Info {
+    fn from(info: wit::Info) -> Self {
+        Self { name: info.name, version: info.version }
+    }
+}
