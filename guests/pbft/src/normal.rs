@@ -188,11 +188,12 @@ impl<R: Rotation> Replica<R> {
         let (digest, batches) = (accepted.digest, Arc::clone(&accepted.batches));
         if !accepted.prepared && entry.prepares.stake >= enough {
             accepted.prepared = true;
-            let statements = entry.certificate(view, seq, leader, digest);
-            entry.prepared = Some(Certificate { view, digest, batches, statements: statements.clone() });
-            // While it changes view this node only learns: its claims are made.
-            // At or below the stable checkpoint nobody needs the certificate.
+            // While it changes view this node only learns: its claims are made, and an older
+            // certificate that is durable must not be hidden by one that is not. At or
+            // below the stable checkpoint nobody needs the certificate.
             if self.me.is_some() && !changing && seq > self.stable.seq {
+                let statements = entry.certificate(view, seq, leader, digest);
+                entry.prepared = Some(Certificate { view, digest, batches, statements: statements.clone() });
                 self.save(&Record::Prepared { view, seq, digest }, &statements);
             }
             self.vote_commit(seq);

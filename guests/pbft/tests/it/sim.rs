@@ -103,6 +103,8 @@ enum Job {
     Deliver { to: u32, event: Event },
     Timer { node: u32, life: u64, id: u64, number: u64 },
     Tell { node: u32, batch: Batch },
+    /// What was fetched is told even if it was told before.
+    Answer { node: u32, batch: Batch },
     Submit { batch: Batch },
     Host { node: u32 },
     Restart { node: u32 },
@@ -218,6 +220,10 @@ impl Sim {
                 if n.held.insert(batch.digest) && !is_final {
                     steps.entry(node).or_default().push(Event::Batches(vec![batch]));
                 }
+            }
+            Job::Answer { node, batch } => {
+                self.node(node).held.insert(batch.digest);
+                steps.entry(node).or_default().push(Event::Batches(vec![batch]));
             }
             Job::Host { node } => {
                 self.push(self.now + 40, Job::Host { node });
@@ -380,7 +386,7 @@ impl Sim {
                 Action::Fetch { batches, .. } => {
                     for batch in batches.iter().filter_map(|b| self.batches.get(b).copied()).collect::<Vec<_>>() {
                         let after = self.rng.range(2, 40);
-                        self.push(self.now + after, Job::Tell { node, batch });
+                        self.push(self.now + after, Job::Answer { node, batch });
                     }
                 }
                 Action::Truncate(id) => self.node(node).disk.retain(|r| r.id > id),
