@@ -1,0 +1,60 @@
+//! What a Byzantine node does to its messages, beyond running twice with one key.
+
+use moult_types::{CommitIndex, Digest, GlobalIndex, Message};
+
+use crate::rng::Rng;
+
+/// Damages a message.
+pub(crate) fn forge(message: &Message, rng: &mut Rng) -> Message {
+    let mut message = message.clone();
+    let flip = |bytes: &mut [u8], rng: &mut Rng| {
+        let at = rng.below(bytes.len() as u64) as usize;
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte ^= 1 << rng.below(8);
+        }
+    };
+    match &mut message {
+        Message::Engine { payload, statements, .. } => {
+            if let Some(payload) = payload.as_mut().filter(|_| rng.chance(500)) {
+                flip(payload, rng);
+            }
+            if let Some(signed) = statements.first_mut().filter(|_| rng.chance(500)) {
+                flip(&mut signed.statement.digest.0, rng);
+            }
+        }
+        Message::Prepare { vote, .. } => vote.statement.slot.a += rng.range(1, 3),
+        Message::Status(status) => {
+            status.last_final = GlobalIndex(status.last_final.0 + rng.range(1, 50));
+            status.hash = Digest([7; 32]);
+        }
+        Message::Batches(batches) => {
+            if let Some(signed) = batches.first_mut() {
+                signed.batch.time_ms += 1;
+            }
+        }
+        Message::Blocks(blocks) => match rng.below(4) {
+            0 => {
+                blocks.certificate.votes.pop();
+            }
+            1 => {
+                if let Some(vote) = blocks.certificate.votes.first().copied() {
+                    blocks.certificate.votes.push(vote);
+                }
+            }
+            2 => {
+                blocks.blocks.pop();
+            }
+            _ => {
+                if let Some(record) = blocks.blocks.last_mut() {
+                    record.block.batches.pop();
+                }
+            }
+        },
+        Message::ReadReply { prepared, last_final, .. } => {
+            *prepared = CommitIndex(rng.below(prepared.0 + 40));
+            *last_final = CommitIndex(rng.below(last_final.0 + 40));
+        }
+        _ => {}
+    }
+    message
+}

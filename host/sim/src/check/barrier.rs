@@ -1,0 +1,63 @@
+//! The barrier is a wall: nothing of an epoch is prepared or executed past it, and the next
+//! epoch begins exactly there.
+
+use std::collections::BTreeMap;
+
+use moult_core::governance::Ledger;
+use moult_core::io::EpochStart;
+use moult_types::{BlockRecord, EpochIdentity};
+
+use crate::report::Violation;
+
+#[derive(Default)]
+pub(crate) struct Barriers {
+    /// By epoch: the barrier.
+    set: BTreeMap<EpochIdentity, u64>,
+    /// By epoch: the highest index executed or prepared anywhere.
+    reached: BTreeMap<EpochIdentity, u64>,
+}
+
+impl Barriers {
+    fn check(&self, node: usize, identity: EpochIdentity) -> Result<(), Violation> {
+        match (self.set.get(&identity), self.reached.get(&identity)) {
+            (Some(barrier), Some(reached)) if reached > barrier => {
+                let what = format!("node {node}: {reached} is past the barrier {barrier} of {identity:?}");
+                Err(Violation::new("barrier", what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn reach(&mut self, node: usize, identity: EpochIdentity, index: u64) -> Result<(), Violation> {
+        let reached = self.reached.entry(identity).or_default();
+        *reached = index.max(*reached);
+        self.check(node, identity)
+    }
+
+    pub(crate) fn block(&mut self, node: usize, record: &BlockRecord) -> Result<(), Violation> {
+        self.reach(node, record.identity, record.block.index.0)
+    }
+
+    pub(crate) fn prepare(&mut self, node: usize, identity: EpochIdentity, index: u64) -> Result<(), Violation> {
+        self.reach(node, identity, index)
+    }
+
+    pub(crate) fn ledger(&mut self, node: usize, identity: EpochIdentity, ledger: &Ledger) -> Result<(), Violation> {
+        let Some((_, barrier)) = ledger.schedule() else { return Ok(()) };
+        let set = *self.set.entry(identity).or_insert(barrier.0);
+        if set != barrier.0 {
+            let what = format!("node {node}: barrier {} of {identity:?}, others: {set}", barrier.0);
+            return Err(Violation::new("barrier", what));
+        }
+        self.check(node, identity)
+    }
+
+    pub(crate) fn epoch(&self, node: usize, start: &EpochStart) -> Result<(), Violation> {
+        let Some(follows) = start.manifest.follows else { return Ok(()) };
+        if self.set.get(&follows.identity) != Some(&follows.index.0) {
+            let what = format!("node {node}: epoch {} begins elsewhere: {follows:?}", start.manifest.number);
+            return Err(Violation::new("barrier", what));
+        }
+        Ok(())
+    }
+}

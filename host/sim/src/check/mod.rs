@@ -1,0 +1,148 @@
+//! The promises, each in a file of its own; nodes are judged by what they write, release and
+//! execute, with arithmetic that is not the production's.
+
+mod barrier;
+mod certificates;
+pub(crate) mod chain;
+mod governance;
+mod model;
+pub(crate) mod reads;
+mod recovery;
+mod roots;
+mod signatures;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use moult_core::Recovery;
+use moult_core::execution::Receipt;
+use moult_core::io::{Effect, Persist};
+use moult_types::{BlockRecord, Digest, EpochNumber, Genesis, HeldBatch, Manifest, Message, TransactionId};
+
+use crate::clients::Clients;
+use crate::node::Node;
+use crate::report::Violation;
+
+/// All of them.
+pub(crate) struct Checks {
+    epochs: BTreeMap<EpochNumber, Manifest>,
+    pub(crate) chain: chain::Chain,
+    certificates: certificates::Certificates,
+    signatures: signatures::Signatures,
+    barrier: barrier::Barriers,
+    governance: governance::Governance,
+    model: model::Model,
+    roots: roots::Roots,
+    pub(crate) reads: reads::Reads,
+}
+
+impl Checks {
+    pub(crate) fn new(genesis: &Genesis, nodes: &[Node]) -> Self {
+        Self {
+            epochs: BTreeMap::new(),
+            chain: chain::Chain::default(),
+            certificates: certificates::Certificates::new(genesis.chain()),
+            signatures: signatures::Signatures::new(nodes),
+            barrier: barrier::Barriers::default(),
+            governance: governance::Governance::default(),
+            model: model::Model::default(),
+            roots: roots::Roots::default(),
+            reads: reads::Reads::default(),
+        }
+    }
+
+    /// A process starts from its disk.
+    pub(crate) fn started(&mut self, node: usize, it: &Node, recovery: &Recovery) -> Result<(), Violation> {
+        if it.byzantine {
+            return Ok(());
+        }
+        self.chain.started(node, recovery);
+        recovery::check(node, recovery)
+    }
+
+    /// A process is gone.
+    pub(crate) fn crashed(&mut self, node: usize) {
+        self.reads.crashed(node);
+    }
+
+    /// A replica answered: what it will write and release.
+    pub(crate) fn stepped(
+        &mut self,
+        node: usize,
+        it: &Node,
+        durable: &[Persist],
+        release: &[Effect],
+    ) -> Result<(), Violation> {
+        if it.byzantine {
+            return Ok(());
+        }
+        // Blocks first: an epoch's beginning refers to the last one.
+        for effect in release {
+            if let Effect::Execute { record, batches } = effect {
+                if self.chain.is_new(record) {
+                    let manifest = self.epochs.get(&record.epoch);
+                    self.governance.block(record, batches, manifest)?;
+                }
+                self.chain.final_block(node, record, &self.epochs)?;
+                self.barrier.block(node, record)?;
+            }
+        }
+        for persist in durable {
+            match persist {
+                Persist::Final { certificate, ledger, .. } => {
+                    let manifest = self.epochs.values().find(|m| m.identity() == certificate.identity);
+                    self.certificates.check(node, certificate, manifest)?;
+                    self.barrier.ledger(node, certificate.identity, ledger)?;
+                    self.governance.ledger(node, certificate.identity, ledger)?;
+                }
+                Persist::Epoch { start, .. } => {
+                    self.chain.epoch(node, start)?;
+                    self.barrier.epoch(node, start)?;
+                    self.epochs.insert(start.manifest.number, start.manifest.clone());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// An honest node sends a message.
+    pub(crate) fn sent(&mut self, node: usize, nodes: &[Node], message: &Message) -> Result<(), Violation> {
+        if nodes[node].byzantine {
+            return Ok(());
+        }
+        if let Message::Prepare { identity, vote } = message {
+            self.barrier.prepare(node, *identity, vote.statement.slot.a)?;
+        }
+        self.signatures.sent(node, message, &self.epochs)
+    }
+
+    /// A node executed a block.
+    pub(crate) fn executed(
+        &mut self,
+        node: usize,
+        it: &Node,
+        record: &BlockRecord,
+        batches: &[Arc<HeldBatch>],
+        receipts: &[(TransactionId, Receipt)],
+        root: Digest,
+    ) -> Result<(), Violation> {
+        if it.byzantine {
+            return Ok(());
+        }
+        self.model.executed(node, record.global, batches, receipts)?;
+        self.roots.executed(node, record.global, root)
+    }
+
+    /// At the end: everything that was promised is there.
+    pub(crate) fn finish(&self, nodes: &[Node], clients: &Clients) -> Result<(), Violation> {
+        self.model.finish(clients)?;
+        for (i, node) in nodes.iter().enumerate().filter(|(_, node)| !node.byzantine) {
+            if node.disk.now.applied < clients.acked_max {
+                return Err(Violation::new("durability", format!("node {i} lacks acknowledged blocks")));
+            }
+            self.model.compare(i, node.disk.now.applied, &node.disk.now.state)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,20 @@
+//! The same state root after the same block, on every node, however often it is executed.
+
+use std::collections::BTreeMap;
+
+use moult_types::{Digest, GlobalIndex};
+
+use crate::report::Violation;
+
+#[derive(Default)]
+pub(crate) struct Roots(BTreeMap<GlobalIndex, Digest>);
+
+impl Roots {
+    pub(crate) fn executed(&mut self, node: usize, global: GlobalIndex, root: Digest) -> Result<(), Violation> {
+        let known = *self.0.entry(global).or_insert(root);
+        if known != root {
+            return Err(Violation::new("state root", format!("node {node}, block {global}: {root:?}, others {known:?}")));
+        }
+        Ok(())
+    }
+}

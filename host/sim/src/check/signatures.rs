@@ -1,0 +1,103 @@
+//! No honest key signs two digests for one slot, whatever happens to its node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use moult_types::{
+    Digest, EpochIdentity, EpochNumber, Manifest, Message, PublicKey, Scope, Statement, SystemTransaction, Transaction,
+};
+
+use crate::node::Node;
+use crate::report::Violation;
+
+pub(crate) struct Signatures {
+    honest: BTreeSet<PublicKey>,
+    signed: BTreeMap<(PublicKey, Scope, u16, u64, u64), Digest>,
+}
+
+impl Signatures {
+    pub(crate) fn new(nodes: &[Node]) -> Self {
+        let honest = nodes.iter().filter(|node| !node.byzantine).map(|node| node.public).collect();
+        Self { honest, signed: BTreeMap::new() }
+    }
+
+    /// An honest node sent a message: what stands in it was verified.
+    pub(crate) fn sent(
+        &mut self,
+        node: usize,
+        message: &Message,
+        epochs: &BTreeMap<EpochNumber, Manifest>,
+    ) -> Result<(), Violation> {
+        match message {
+            Message::Engine { identity, statements, .. } => {
+                statements.iter().try_for_each(|signed| self.of_epoch(node, *identity, &signed.statement, epochs))
+            }
+            Message::Prepare { identity, vote } => self.of_epoch(node, *identity, &vote.statement, epochs),
+            Message::Batches(batches) => {
+                for signed in batches {
+                    let batch = &signed.batch;
+                    let manifest = epochs.get(&batch.number);
+                    self.note(node, Scope::Number(batch.number), &batch.statement(batch.digest()), manifest)?;
+                    for transaction in &batch.transactions {
+                        if let Transaction::System(system) = transaction {
+                            self.system(node, batch.number, system, manifest)?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn system(
+        &mut self,
+        node: usize,
+        number: EpochNumber,
+        system: &SystemTransaction,
+        manifest: Option<&Manifest>,
+    ) -> Result<(), Violation> {
+        let statement = match system {
+            SystemTransaction::Vote(vote) => vote.statement(),
+            SystemTransaction::Propose(signed) => signed.proposal.statement(signed.author),
+            SystemTransaction::Withdraw(withdrawal) => withdrawal.statement(),
+            // Signed with a key of a committee that may never come to be.
+            SystemTransaction::Ready(_) => return Ok(()),
+        };
+        self.note(node, Scope::Number(number), &statement, manifest)
+    }
+
+    fn of_epoch(
+        &mut self,
+        node: usize,
+        identity: EpochIdentity,
+        statement: &Statement,
+        epochs: &BTreeMap<EpochNumber, Manifest>,
+    ) -> Result<(), Violation> {
+        let manifest = epochs.values().rev().find(|manifest| manifest.identity() == identity);
+        self.note(node, Scope::Epoch(identity), statement, manifest)
+    }
+
+    fn note(
+        &mut self,
+        node: usize,
+        scope: Scope,
+        statement: &Statement,
+        manifest: Option<&Manifest>,
+    ) -> Result<(), Violation> {
+        let member = manifest.and_then(|manifest| manifest.members.get(statement.author.as_usize()));
+        let Some(member) = member else {
+            return Err(Violation::new("signatures", format!("node {node} signs for nobody: {scope:?} {statement:?}")));
+        };
+        if !self.honest.contains(&member.key) {
+            return Ok(());
+        }
+        let slot = statement.slot;
+        let key = (member.key, scope, slot.kind, slot.a, slot.b);
+        let first = *self.signed.entry(key).or_insert(statement.digest);
+        if first != statement.digest {
+            let what = format!("node {node} sends {statement:?} in {scope:?}, another digest was {first:?}");
+            return Err(Violation::new("one digest a slot", what));
+        }
+        Ok(())
+    }
+}

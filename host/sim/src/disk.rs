@@ -1,0 +1,281 @@
+//! A node's disk: a store with one journal, and the guard's file beside it.
+//!
+//! Each exists twice: as the running process sees it, and as a crash would leave it. The
+//! store is synced before the guard is, so the guard never knows of what the store can lose.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use moult_core::Recovery;
+use moult_core::execution::StateAccumulator;
+use moult_core::governance::Ledger;
+use moult_core::guard::GuardState;
+use moult_core::io::{EngineRecord, EpochStart, GuardUpdate, Persist};
+use moult_types::{BlockRecord, Certificate, ChainId, Digest, Genesis, GlobalIndex, HeldBatch, ModuleHash};
+
+use crate::rng::Rng;
+
+/// What is written into the store.
+#[derive(Clone)]
+pub(crate) enum StoreOp {
+    /// By the replica.
+    Persist(Box<Persist>),
+    /// By the executor, after a block.
+    Applied { global: GlobalIndex, writes: Arc<Writes>, accumulator: Arc<StateAccumulator> },
+    /// By the executor, at the start of an epoch.
+    Installed { epoch: u64, module: ModuleHash, writes: Arc<Writes>, accumulator: Arc<StateAccumulator> },
+}
+
+type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// The content of a store.
+#[derive(Clone, Default)]
+pub(crate) struct Image {
+    pub(crate) epochs: Vec<EpochStart>,
+    pub(crate) ledger: Option<Ledger>,
+    pub(crate) last_final: GlobalIndex,
+    pub(crate) blocks: BTreeMap<GlobalIndex, Arc<BlockRecord>>,
+    pub(crate) certificates: BTreeMap<GlobalIndex, Certificate>,
+    pub(crate) batches: BTreeMap<Digest, Arc<HeldBatch>>,
+    pub(crate) pending: BTreeSet<Digest>,
+    pub(crate) records: BTreeMap<u64, EngineRecord>,
+    /// The replicated map, and the block that it is the state of.
+    pub(crate) state: Arc<BTreeMap<Vec<u8>, Vec<u8>>>,
+    pub(crate) accumulator: Arc<StateAccumulator>,
+    pub(crate) applied: GlobalIndex,
+    /// State root after block `applied`, before any application that was installed since.
+    pub(crate) applied_root: Option<Digest>,
+    /// The application that last took over the state, and in which epoch that was looked at.
+    pub(crate) installed: Option<(u64, ModuleHash)>,
+}
+
+/// What a crash leaves of what was not synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kept {
+    Nothing,
+    Prefix,
+    Everything,
+}
+
+/// The store and the guard's file of one node.
+pub(crate) struct Disk {
+    /// As the process sees it.
+    pub(crate) now: Image,
+    synced: Image,
+    unsynced: Vec<StoreOp>,
+    guard: GuardState,
+    /// Written, not synced.
+    guard_written: Vec<GuardUpdate>,
+    /// Not even written: waits for the next sync of the store.
+    guard_waiting: Vec<GuardUpdate>,
+}
+
+impl Disk {
+    pub(crate) fn new(guard: GuardState) -> Self {
+        Self {
+            now: Image::default(),
+            synced: Image::default(),
+            unsynced: Vec::new(),
+            guard,
+            guard_written: Vec::new(),
+            guard_waiting: Vec::new(),
+        }
+    }
+
+    /// Takes up writes; they are durable after the next sync that begins from now on.
+    pub(crate) fn write(&mut self, op: StoreOp) -> Result<(), String> {
+        if let StoreOp::Persist(persist) = &op
+            && let Persist::Guard(update) = persist.as_ref()
+        {
+            self.guard_waiting.push(update.clone());
+            return Ok(());
+        }
+        self.now.apply(&op)?;
+        self.unsynced.push(op);
+        Ok(())
+    }
+
+    /// How far a sync that begins now will reach: (writes to the store, updates of the guard).
+    pub(crate) fn mark(&self) -> (usize, usize) {
+        (self.unsynced.len(), self.guard_waiting.len())
+    }
+
+    /// The store is synced up to a mark; the guard's updates up to it are written.
+    pub(crate) fn sync_store(&mut self, mark: (usize, usize)) -> Result<(), String> {
+        for op in self.unsynced.drain(..mark.0) {
+            self.synced.apply(&op)?;
+        }
+        self.guard_written.extend(self.guard_waiting.drain(..mark.1));
+        Ok(())
+    }
+
+    /// The guard's file is synced.
+    pub(crate) fn sync_guard(&mut self) {
+        for update in self.guard_written.drain(..) {
+            self.guard.apply(&update);
+        }
+    }
+
+    /// The process is gone; answers with how many writes are lost.
+    pub(crate) fn crash(&mut self, kept: Kept, rng: &mut Rng) -> usize {
+        let keep = |length: usize, rng: &mut Rng| match kept {
+            Kept::Nothing => 0,
+            Kept::Prefix => rng.below(length as u64 + 1) as usize,
+            Kept::Everything => length,
+        };
+        let store = keep(self.unsynced.len(), rng);
+        // The guard's file is written only behind a synced store.
+        let guard = keep(self.guard_written.len(), rng);
+        let lost = self.unsynced.len() - store + self.guard_written.len() - guard + self.guard_waiting.len();
+        for op in self.unsynced.drain(..).take(store) {
+            // Was applied to `now` before without an error.
+            let _ = self.synced.apply(&op);
+        }
+        for update in self.guard_written.drain(..).take(guard) {
+            self.guard.apply(&update);
+        }
+        self.guard_waiting.clear();
+        self.now = self.synced.clone();
+        lost
+    }
+
+    /// The guard as it is on disk.
+    pub(crate) fn guard(&self) -> &GuardState {
+        &self.guard
+    }
+
+    /// What a process that starts finds.
+    pub(crate) fn load(&self, genesis: &Genesis, chain: ChainId) -> Result<Recovery, String> {
+        let image = &self.now;
+        let guard = self.guard.clone();
+        if guard.final_mark.0 > image.last_final {
+            return Err(format!("the guard saw block {} final, the store ends at {}", guard.final_mark.0, image.last_final));
+        }
+        let first = EpochStart {
+            manifest: genesis.manifest.clone(),
+            base: GlobalIndex(0),
+            state_root: None,
+            time_ms: genesis.time_ms,
+            switched_at_ms: genesis.time_ms,
+        };
+        let epoch = image.epochs.last().cloned().unwrap_or(first);
+        let former = image.epochs.iter().rev().nth(1).map(|start| start.manifest.clone());
+        let tail: Vec<_> = image.blocks.range(image.last_final.next()..).map(|(_, record)| record.clone()).collect();
+        let identity = epoch.manifest.identity();
+        let prepared_on_chain = match guard.prepared.0.0 {
+            0 => Some(identity.digest()),
+            index => image.blocks.get(&GlobalIndex(epoch.base.0 + index)).map(|record| record.hash),
+        };
+        Ok(Recovery {
+            chain,
+            fresh: image.epochs.is_empty(),
+            former,
+            ledger: image.ledger.clone(),
+            certificate: image.certificates.get(&image.last_final).filter(|c| c.identity == identity).cloned(),
+            tail,
+            batches: image.pending.iter().filter_map(|digest| image.batches.get(digest).cloned()).collect(),
+            prepared_on_chain: prepared_on_chain.filter(|_| guard.identity == identity),
+            guard,
+            signing_stopped: None,
+            epoch,
+        })
+    }
+}
+
+impl Image {
+    fn apply(&mut self, op: &StoreOp) -> Result<(), String> {
+        match op {
+            StoreOp::Persist(persist) => self.persist(persist),
+            StoreOp::Applied { global, writes, accumulator } => {
+                if *global != self.applied.next() || *global > self.last_final {
+                    let (applied, last_final) = (self.applied, self.last_final);
+                    return Err(format!("block {global} applied after {applied}; final is {last_final}"));
+                }
+                self.applied = *global;
+                self.applied_root = Some(accumulator.root());
+                self.write(writes, accumulator);
+                Ok(())
+            }
+            StoreOp::Installed { epoch, module, writes, accumulator } => {
+                self.installed = Some((*epoch, *module));
+                self.write(writes, accumulator);
+                Ok(())
+            }
+        }
+    }
+
+    fn write(&mut self, writes: &Writes, accumulator: &Arc<StateAccumulator>) {
+        let state = Arc::make_mut(&mut self.state);
+        for (key, value) in writes {
+            match value {
+                Some(value) => state.insert(key.clone(), value.clone()),
+                None => state.remove(key),
+            };
+        }
+        self.accumulator = accumulator.clone();
+    }
+
+    fn persist(&mut self, persist: &Persist) -> Result<(), String> {
+        match persist {
+            Persist::Batch(batch) => {
+                self.batches.insert(batch.digest, batch.clone());
+                self.pending.insert(batch.digest);
+            }
+            Persist::Block(record) => {
+                if record.global <= self.last_final {
+                    return Err(format!("block {} is written again, final is {}", record.global, self.last_final));
+                }
+                self.blocks.insert(record.global, record.clone());
+            }
+            Persist::DropBlocksAbove(global) => {
+                if *global < self.last_final {
+                    return Err(format!("blocks above {global} are dropped, final is {}", self.last_final));
+                }
+                self.blocks.split_off(&global.next());
+            }
+            Persist::Record(record) => {
+                if self.records.last_key_value().is_some_and(|(id, _)| *id >= record.record.id) {
+                    return Err(format!("engine record {} does not rise", record.record.id));
+                }
+                self.records.insert(record.record.id, record.clone());
+            }
+            Persist::TruncateRecords(id) => self.records = self.records.split_off(&(id + 1)),
+            Persist::Final { global, certificate, ledger, batches } => {
+                let held = (self.last_final.0 + 1..=global.0).all(|g| self.blocks.contains_key(&GlobalIndex(g)));
+                if *global <= self.last_final || !held || ledger.global != *global {
+                    return Err(format!("final {global} after final {}, blocks held: {held}", self.last_final));
+                }
+                self.last_final = *global;
+                self.certificates.insert(*global, certificate.as_ref().clone());
+                self.ledger = Some(ledger.as_ref().clone());
+                batches.iter().for_each(|digest| {
+                    self.pending.remove(digest);
+                });
+            }
+            Persist::Epoch { start, expired, ledger } => {
+                if start.base != self.last_final || self.applied < self.last_final {
+                    let Self { applied, last_final, .. } = self;
+                    return Err(format!(
+                        "epoch {} begins at {}, final is {last_final}, applied {applied}",
+                        start.manifest.number, start.base
+                    ));
+                }
+                self.blocks.split_off(&start.base.next());
+                self.records.clear();
+                self.ledger = Some(ledger.as_ref().clone());
+                self.epochs.push(start.as_ref().clone());
+                for digest in expired {
+                    self.pending.remove(digest);
+                    self.batches.remove(digest);
+                }
+            }
+            Persist::Guard(_) | Persist::History(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The epoch of a block: the last one that begins before it.
+    pub(crate) fn epoch_of(&self, global: GlobalIndex) -> Option<&EpochStart> {
+        self.epochs.iter().rev().find(|start| start.base < global)
+    }
+}

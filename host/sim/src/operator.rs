@@ -1,0 +1,210 @@
+//! Operators: proposals for epoch changes of every kind, and second thoughts.
+
+use moult_core::governance::{ProposalRecord, ProposalState};
+use moult_core::io::Input;
+use moult_types::governance::Decision;
+use moult_types::{
+    Activation, CommitIndex, EpochChangeProposal, FaultModel, Manifest, Member, ModulePin, World as Role,
+};
+
+use crate::modules::module_hash;
+use crate::queue::Event;
+use crate::report::CHANGE_KINDS;
+use crate::setup::{engine_config, limits, member};
+use crate::world::World;
+
+impl World {
+    pub(crate) fn change(&mut self) {
+        if self.is_calm {
+            return;
+        }
+        let mean_us = self.plan.between_changes_ms * 1000;
+        let next_us = self.now_us + self.rng.below(2 * mean_us) + 1;
+        self.queue.push(next_us, Event::Change);
+        let Some(kind) = self.rng.pick(&CHANGE_KINDS) else { return };
+        let members = self.proposers();
+        let Some(node) = self.rng.pick(&members) else { return };
+        match kind {
+            "rivals" => {
+                let rival = members.iter().copied().find(|rival| *rival != node);
+                self.propose(node, "stake");
+                if let Some(rival) = rival {
+                    self.propose(rival, "engine");
+                    self.report.change("rivals");
+                }
+            }
+            "back-to-back" => {
+                self.propose(node, "engine");
+                for _ in 0..3 {
+                    let at_us = self.now_us + self.rng.range(200_000, 1_500_000);
+                    self.queue.push(at_us, Event::Afterthought { node, kind: "back-to-back" });
+                }
+                self.report.change("back-to-back");
+            }
+            kind => self.propose(node, kind),
+        }
+    }
+
+    /// Running members of their own present epoch; the most advanced first.
+    fn proposers(&self) -> Vec<usize> {
+        let epoch = |node: &usize| self.nodes[*node].process.as_ref().map(|p| p.replica.epoch_start().manifest.number);
+        let is_member = |node: &usize| {
+            let it = &self.nodes[*node];
+            !it.byzantine && it.process.as_ref().is_some_and(|p| p.replica.me().is_some())
+        };
+        let members: Vec<_> = self.running().into_iter().filter(is_member).collect();
+        let last = members.iter().filter_map(epoch).max();
+        members.into_iter().filter(|node| epoch(node) == last).collect()
+    }
+
+    fn propose(&mut self, node: usize, kind: &'static str) {
+        let Some(process) = self.nodes[node].process.as_ref() else { return };
+        let present = process.replica.epoch_start().manifest.clone();
+        let index = process.replica.ledger().index;
+        let Some(mut proposal) = self.draft(node, &present, index, kind) else { return };
+        match kind {
+            "expired" => proposal.deadline = CommitIndex(index.0 + self.rng.range(1, 3)),
+            "not-before" => {
+                let now_ms = self.nodes[node].clock(self.now_us).wall_ms;
+                proposal.activation = Activation::NotBefore(now_ms + self.rng.range(200, 3_000));
+            }
+            "rejected" => {
+                let pin = ModulePin { hash: module_hash("nowhere"), config: Vec::new() };
+                proposal.modules.insert(Role::Engine, pin);
+            }
+            "unavailable" => {
+                // Some nodes get it late: approved perhaps, ready perhaps.
+                let hash = proposal.modules[&Role::Engine].hash;
+                for other in 0..self.nodes.len() {
+                    if self.rng.chance(300) && self.nodes[other].modules.remove(&hash) {
+                        let at_us = self.now_us + self.rng.range(200_000, 3_000_000);
+                        self.queue.push(at_us, Event::ModuleArrives { node: other });
+                    }
+                }
+            }
+            "withdrawn" | "vetoed" => {
+                for other in self.running() {
+                    let at_us = self.now_us + self.rng.range(1_000, 800_000);
+                    if kind == "vetoed" || other == node {
+                        self.queue.push(at_us, Event::Afterthought { node: other, kind });
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.log(node, || format!("proposes {kind} for epoch {}", proposal.new_epoch));
+        self.report.change(kind);
+        self.give(node, Input::Propose(Box::new(proposal)));
+    }
+
+    fn draft(&mut self, node: usize, present: &Manifest, index: CommitIndex, kind: &str) -> Option<EpochChangeProposal> {
+        self.proposals += 1;
+        let mut modules = present.modules.clone();
+        let mut members = present.members.clone();
+        let engine = modules.get_mut(&Role::Engine)?;
+        engine.config = engine_config(&mut self.rng, &self.plan);
+        match kind {
+            "engine" | "back-to-back" | "unavailable" => {
+                let reverse = engine.hash == module_hash("pbft");
+                engine.hash = module_hash(if reverse { "pbft-reverse" } else { "pbft" });
+            }
+            "application" => {
+                let application = modules.get_mut(&Role::Application)?;
+                let second = application.hash == module_hash("kv");
+                application.hash = module_hash(if second { "kv2" } else { "kv" });
+            }
+            "join" => members.extend(self.outsiders(&members).into_iter().take(1)),
+            "leave" => {
+                if members.len() <= 4 {
+                    return None;
+                }
+                let place = self.rng.below(members.len() as u64) as usize;
+                members.remove(place);
+            }
+            "disjoint" => {
+                members = self.outsiders(&members);
+                if members.len() < 4 {
+                    return None;
+                }
+            }
+            "key" => members = self.with_new_keys(members)?,
+            "stake" => {
+                for member in &mut members {
+                    let byzantine = self.nodes.iter().any(|n| n.public == member.key && n.byzantine);
+                    member.stake = if byzantine { 1 } else { self.rng.range(1, 4) };
+                }
+            }
+            _ => self.rng.shuffle(&mut members),
+        }
+        let all_honest = !self.nodes.iter().any(|node| node.byzantine);
+        let fault_model = if all_honest && self.rng.chance(300) { FaultModel::Crash } else { FaultModel::Byzantine };
+        let clock = self.nodes[node].clock(self.now_us);
+        Some(EpochChangeProposal {
+            new_epoch: present.number.next(),
+            new_committee: members,
+            new_epoch_timestamp_ms: clock.wall_ms + self.proposals,
+            proposal_commit_index: index,
+            modules,
+            fault_model,
+            limits: limits(&mut self.rng),
+            activation: Activation::AsSoonAsReady,
+            deadline: CommitIndex(index.0 + self.rng.range(20, 400)),
+            proposer: self.nodes[node].authority,
+        })
+    }
+
+    /// Nodes whose authority and key are not in a committee, as members.
+    fn outsiders(&mut self, members: &[Member]) -> Vec<Member> {
+        let mut found: Vec<Member> = Vec::new();
+        for (place, it) in self.nodes.iter().enumerate() {
+            let taken = members.iter().chain(&found).any(|m| m.id == it.authority || m.key == it.public);
+            if !taken {
+                found.push(member(&it.keys, it.authority, 1, place));
+            }
+        }
+        self.rng.shuffle(&mut found);
+        found
+    }
+
+    /// Another key for an authority that has one more node.
+    fn with_new_keys(&mut self, mut members: Vec<Member>) -> Option<Vec<Member>> {
+        let mut changed = false;
+        for slot in &mut members {
+            let other = self.nodes.iter().enumerate().find(|(_, n)| n.authority == slot.id && n.public != slot.key);
+            if let Some((place, it)) = other {
+                *slot = member(&it.keys, it.authority, slot.stake, place);
+                changed = true;
+            }
+        }
+        changed.then_some(members)
+    }
+
+    pub(crate) fn afterthought(&mut self, node: usize, kind: &'static str) {
+        if kind == "back-to-back" {
+            let members = self.proposers();
+            if let (false, Some(node)) = (self.is_calm, self.rng.pick(&members)) {
+                self.propose(node, "engine");
+            }
+            return;
+        }
+        let Some(process) = self.nodes[node].process.as_ref() else { return };
+        let Some(record) = process.replica.ledger().open.values().next_back() else { return };
+        let id = record.id;
+        match kind {
+            "withdrawn" => self.give(node, Input::Withdraw(id)),
+            _ => self.give(node, Input::OperatorVote(id, Decision::Reject("not now".into()))),
+        }
+    }
+
+    pub(crate) fn changes_seen(&mut self, record: &ProposalRecord) {
+        let state = match record.state {
+            ProposalState::Proposed | ProposalState::Approved | ProposalState::Scheduled { .. } => return,
+            ProposalState::Active => "proposal active",
+            ProposalState::Rejected => "proposal rejected",
+            ProposalState::Expired => "proposal expired",
+            ProposalState::Withdrawn => "proposal withdrawn",
+            ProposalState::Superseded => "proposal superseded",
+        };
+        self.report.note(state);
+    }
+}

@@ -1,0 +1,115 @@
+//! What a run is made of. Every number is a bound from which the seed draws.
+
+/// Sizes and kinds of one run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Virtual time during which faults happen, in milliseconds.
+    pub faults_ms: u64,
+    /// Virtual time after the last fault within which everything must have come to rest.
+    pub calm_ms: u64,
+    /// Most authorities of the genesis committee; the least is 4.
+    pub members_max: u64,
+    /// Most nodes outside the genesis committee (joiners, observers, spare keys).
+    pub others_max: u64,
+    /// Most clients.
+    pub clients_max: u64,
+    /// Mean virtual time between two transactions of all clients together.
+    pub between_transactions_ms: u64,
+    /// Mean virtual time between two faults; 0 for none.
+    pub between_faults_ms: u64,
+    /// Mean virtual time between two proposals of an epoch change; 0 for none.
+    pub between_changes_ms: u64,
+    /// Whether links delay, lose, repeat and reorder beyond the ordinary.
+    pub bad_links: bool,
+    /// In how many of 1,000 runs an authority (within what is tolerated) is Byzantine.
+    pub byzantine_per_mille: u64,
+    /// Exactly one crash: where, for enumerating all of them.
+    pub crash_point: Option<CrashPoint>,
+    /// A bug to plant.
+    #[cfg(feature = "planted")]
+    pub planted: Option<Planted>,
+}
+
+/// A place in the life of a node at which it crashes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CrashPoint {
+    /// Which node; `None`: all nodes, when the one named by `step` of node 0 gets there.
+    pub node: Option<usize>,
+    /// At which of its groups of steps that are synced, from 0.
+    pub group: u64,
+    /// Where within it.
+    pub phase: Phase,
+}
+
+/// Where in the writing of a group of steps a node crashes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Nothing of the group is on disk.
+    Before,
+    /// The store's part is written and partly on disk, nothing is synced.
+    Torn,
+    /// The store is synced, the guard is not.
+    StoreSynced,
+    /// All is synced, nothing was released.
+    Synced,
+    /// All was released.
+    Released,
+}
+
+impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Before, Self::Torn, Self::StoreSynced, Self::Synced, Self::Released];
+}
+
+/// Bugs that the checkers must catch.
+#[cfg(feature = "planted")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Planted {
+    /// Certificates of the host one unit of stake short of a quorum.
+    CertificateQuorumMinusOne,
+    /// Certificates of the engine one unit of stake short of a quorum.
+    EngineQuorumMinusOne,
+    /// A node goes on past the barrier.
+    PastBarrier,
+    /// The guard's updates are not synced before signatures leave.
+    UnsyncedGuard,
+    /// A vote on a proposal counts each time it is seen.
+    VoteCountedTwice,
+}
+
+impl Plan {
+    /// A run of a fraction of a second: for every commit.
+    pub fn short() -> Self {
+        Self {
+            faults_ms: 8_000,
+            calm_ms: 60_000,
+            members_max: 5,
+            others_max: 4,
+            clients_max: 6,
+            between_transactions_ms: 50,
+            between_faults_ms: 400,
+            between_changes_ms: 2_000,
+            bad_links: true,
+            byzantine_per_mille: 250,
+            crash_point: None,
+            #[cfg(feature = "planted")]
+            planted: None,
+        }
+    }
+
+    /// A longer one with larger committees: for the nightly run.
+    pub fn long() -> Self {
+        Self { faults_ms: 40_000, members_max: 10, others_max: 8, clients_max: 12, ..Self::short() }
+    }
+
+    /// No faults at all.
+    pub fn quiet() -> Self {
+        Self {
+            between_faults_ms: 0,
+            between_changes_ms: 0,
+            bad_links: false,
+            byzantine_per_mille: 0,
+            ..Self::short()
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What came of a run.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Every kind of fault that can be injected; a run of many seeds must have used each.
+pub const FAULT_KINDS: [&str; 24] = [
+    "crash",
+    "crash-all",
+    "crash-in-sync",
+    "unsynced-lost",
+    "restart",
+    "long-sleep",
+    "pause",
+    "partition",
+    "partition-one-way",
+    "link-down",
+    "message-lost",
+    "message-repeated",
+    "message-reordered",
+    "message-late",
+    "slow-node",
+    "slow-disk",
+    "clock-skew",
+    "clock-jump",
+    "engine-trap",
+    "module-missing",
+    "twin",
+    "forged-message",
+    "client-retry",
+    "submit-while-down",
+];
+
+/// Every kind of epoch change that is tried; likewise.
+pub const CHANGE_KINDS: [&str; 15] = [
+    "engine",
+    "application",
+    "join",
+    "leave",
+    "disjoint",
+    "stake",
+    "key",
+    "rivals",
+    "rejected",
+    "vetoed",
+    "expired",
+    "withdrawn",
+    "back-to-back",
+    "not-before",
+    "unavailable",
+];
+
+/// A promise was broken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which promise.
+    pub property: &'static str,
+    /// What happened.
+    pub detail: String,
+    /// When, in virtual microseconds.
+    pub at_us: u64,
+    /// In which run.
+    pub seed: u64,
+}
+
+impl Violation {
+    pub(crate) fn new(property: &'static str, detail: impl Into<String>) -> Self {
+        Self { property, detail: detail.into(), at_us: 0, seed: 0 }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { property, detail, at_us, seed } = self;
+        let ms = at_us / 1000;
+        write!(
+            f,
+            "seed {seed} breaks `{property}` at {ms} ms: {detail}\n\
+             rerun: cargo run --release -p moult-sim -- --first {seed} --seeds 1 --trace"
+        )
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// What happened in a run that broke no promise.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// The run.
+    pub seed: u64,
+    /// Hash of everything that happened: equal for equal seeds.
+    pub trace: u64,
+    /// Events that were handled.
+    pub events: u64,
+    /// Blocks of the chain.
+    pub blocks: u64,
+    /// Epoch switches.
+    pub switches: u64,
+    /// Transactions acknowledged.
+    pub acknowledged: u64,
+    /// Transactions refused for good.
+    pub refused: u64,
+    /// Reads answered.
+    pub reads: u64,
+    /// Virtual time of the whole run, in milliseconds.
+    pub virtual_ms: u64,
+    /// Faults by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Proposals of epoch changes by kind.
+    pub changes: BTreeMap<&'static str, u64>,
+    /// How proposals ended, and other things worth counting.
+    pub notes: BTreeMap<String, u64>,
+}
+
+impl Report {
+    /// Adds another run's numbers.
+    pub fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.blocks += other.blocks;
+        self.switches += other.switches;
+        self.acknowledged += other.acknowledged;
+        self.refused += other.refused;
+        self.reads += other.reads;
+        self.virtual_ms += other.virtual_ms;
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
+        for (kind, count) in &other.changes {
+            *self.changes.entry(kind).or_default() += count;
+        }
+        for (note, count) in &other.notes {
+            *self.notes.entry(note.clone()).or_default() += count;
+        }
+    }
+
+    /// Kinds of faults and changes that did not happen.
+    pub fn unused(&self) -> Vec<&'static str> {
+        let faults = FAULT_KINDS.iter().filter(|kind| !self.faults.contains_key(*kind));
+        let changes = CHANGE_KINDS.iter().filter(|kind| !self.changes.contains_key(*kind));
+        faults.chain(changes).copied().collect()
+    }
+
+    pub(crate) fn fault(&mut self, kind: &'static str) {
+        debug_assert!(FAULT_KINDS.contains(&kind));
+        *self.faults.entry(kind).or_default() += 1;
+    }
+
+    pub(crate) fn change(&mut self, kind: &'static str) {
+        debug_assert!(CHANGE_KINDS.contains(&kind));
+        *self.changes.entry(kind).or_default() += 1;
+    }
+
+    pub(crate) fn note(&mut self, note: impl Into<String>) {
+        *self.notes.entry(note.into()).or_default() += 1;
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} blocks, {} epoch switches, {} transactions acknowledged, {} refused, {} reads, {} events, {} s of virtual time",
+            self.blocks,
+            self.switches,
+            self.acknowledged,
+            self.refused,
+            self.reads,
+            self.events,
+            self.virtual_ms / 1000
+        )?;
+        for (title, counts) in [("faults", &self.faults), ("changes", &self.changes)] {
+            let list: Vec<_> = counts.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+            writeln!(f, "{title}: {}", list.join(", "))?;
+        }
+        let list: Vec<_> = self.notes.iter().map(|(note, count)| format!("{note} {count}")).collect();
+        write!(f, "notes: {}", list.join(", "))
+    }
+}

@@ -1,0 +1,301 @@
+//! The whole run: nodes, links, clients, faults and changes on one queue of events.
+
+use std::sync::Arc;
+
+use moult_types::{ChainId, Genesis, GlobalIndex};
+
+use crate::check::Checks;
+use crate::clients::Clients;
+use crate::disk::Kept;
+use crate::modules::{EngineFactory, native_engines};
+use crate::network::Network;
+use crate::node::Node;
+use crate::plan::{Phase, Plan};
+use crate::queue::{Event, Queue};
+use crate::report::{Report, Violation};
+use crate::rng::Rng;
+use crate::trace::Trace;
+
+/// How often the run looks whether everything came to rest.
+const LOOK_US: u64 = 100_000;
+/// More events than this in one run mean that something goes round in circles.
+const EVENTS_MAX: u64 = 20_000_000;
+
+/// Settings of the nodes that the seed chose.
+pub(crate) struct Tuning {
+    pub(crate) batch_delay_ms: u64,
+    pub(crate) batches_in_flight_max: usize,
+}
+
+/// Everything there is.
+pub(crate) struct World {
+    pub(crate) seed: u64,
+    pub(crate) plan: Plan,
+    pub(crate) rng: Rng,
+    pub(crate) now_us: u64,
+    pub(crate) queue: Queue,
+    pub(crate) genesis: Genesis,
+    pub(crate) chain: ChainId,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) network: Network,
+    pub(crate) engines: EngineFactory,
+    pub(crate) tuning: Tuning,
+    pub(crate) clients: Clients,
+    pub(crate) checks: Checks,
+    pub(crate) report: Report,
+    pub(crate) trace: Trace,
+    pub(crate) is_calm: bool,
+    /// Block that every node must have applied before the run ends.
+    pub(crate) goal: Option<GlobalIndex>,
+    pub(crate) crash_point_hit: bool,
+    /// The next sync of this node ends in a crash.
+    pub(crate) crash_in_sync: Option<(usize, Phase)>,
+    /// Instances of engines that may still be made to trap.
+    pub(crate) traps_left: u64,
+    /// Rises with each proposal.
+    pub(crate) proposals: u64,
+    /// The last thing done in the phase of calm, for people.
+    pub(crate) waiting_for: String,
+}
+
+/// Runs one seed with native engines.
+///
+/// # Errors
+/// The first promise that was broken.
+pub fn run_seed(seed: u64, plan: &Plan) -> Result<Report, Violation> {
+    run(seed, plan, native_engines(), false)
+}
+
+/// Runs one seed; with `trace`, everything that happens goes to the standard error stream.
+///
+/// # Errors
+/// The first promise that was broken.
+pub fn run(seed: u64, plan: &Plan, engines: EngineFactory, trace: bool) -> Result<Report, Violation> {
+    let mut world = World::new(seed, plan.clone(), engines, trace);
+    let result = world.run();
+    let now_us = world.now_us;
+    match result {
+        Ok(()) => Ok(world.finish()),
+        Err(violation) => Err(Violation { seed, at_us: now_us, ..violation }),
+    }
+}
+
+impl World {
+    fn run(&mut self) -> Result<(), Violation> {
+        for node in 0..self.nodes.len() {
+            let at_us = self.rng.below(50_000);
+            self.queue.push(at_us, Event::Restart { node });
+        }
+        self.queue.push(self.plan.faults_ms * 1000, Event::Calm);
+        self.queue.push(self.rng.below(100_000), Event::Transaction);
+        self.queue.push(100_000, Event::Read);
+        self.queue.push(500_000, Event::Retry);
+        if self.plan.between_faults_ms > 0 {
+            let first_us = self.rng.below(self.plan.between_faults_ms * 2_000);
+            self.queue.push(first_us, Event::Fault);
+        }
+        if self.plan.between_changes_ms > 0 {
+            let first_us = self.rng.below(self.plan.between_changes_ms * 1_000);
+            self.queue.push(first_us, Event::Change);
+        }
+        while let Some((at_us, event)) = self.queue.pop() {
+            self.now_us = at_us;
+            self.report.events += 1;
+            if self.report.events > EVENTS_MAX {
+                return Err(Violation::new("the run ends", format!("more than {EVENTS_MAX} events")));
+            }
+            if matches!(event, Event::Look) {
+                if self.is_at_rest()? {
+                    return self.checks.finish(&self.nodes, &self.clients);
+                }
+                self.queue.push(self.now_us + LOOK_US, Event::Look);
+            } else {
+                self.handle(event)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Violation> {
+        if let Some((node, life)) = owner(&event) {
+            let it = &self.nodes[node];
+            if life.is_some_and(|life| life != it.life) {
+                return Ok(());
+            }
+            if it.paused_until_us > self.now_us {
+                self.queue.push(it.paused_until_us, event);
+                return Ok(());
+            }
+        }
+        self.trace.event(self.now_us, &event);
+        match event {
+            Event::Deliver { from, to, message } => self.deliver(from, to, &message),
+            Event::Process { node, .. } => self.process(node),
+            Event::Wake { node, .. } => self.wake(node),
+            Event::StoreSynced { node, .. } => self.store_synced(node),
+            Event::GuardSynced { node, .. } => self.guard_synced(node),
+            Event::Answer { node, input, .. } => {
+                self.give(node, *input);
+                Ok(())
+            }
+            Event::RetryEngine { node, .. } => {
+                self.retry_engine(node);
+                Ok(())
+            }
+            Event::Executed { node, .. } => self.executed(node),
+            Event::Crash { node, kept } => {
+                self.crash(node, kept);
+                Ok(())
+            }
+            Event::Restart { node } => self.restart(node),
+            Event::Calm => self.calm(),
+            other => {
+                self.outside(other);
+                Ok(())
+            }
+        }
+    }
+
+    /// Clients, operators and faults.
+    fn outside(&mut self, event: Event) {
+        match event {
+            Event::Transaction => self.transaction(),
+            Event::Read => self.read(),
+            Event::Retry => self.retry(),
+            Event::Fault => self.fault(),
+            Event::Resume { node } => self.log(node, || "goes on".into()),
+            Event::RepairLinks => {
+                self.network.repair();
+                self.refresh_links();
+            }
+            Event::SpeedUp { node } => self.nodes[node].slow_factor = 1,
+            Event::Change => self.change(),
+            Event::Afterthought { node, kind } => self.afterthought(node, kind),
+            Event::ModuleArrives { node } => self.nodes[node].modules = crate::setup::all_modules(),
+            _ => {}
+        }
+    }
+
+    fn restart(&mut self, node: usize) -> Result<(), Violation> {
+        let sleeps_until_us = self.nodes[node].sleeps_until_us;
+        if self.nodes[node].is_running() {
+            return Ok(());
+        }
+        if sleeps_until_us > self.now_us {
+            self.queue.push(sleeps_until_us, Event::Restart { node });
+            return Ok(());
+        }
+        if self.nodes[node].life > 0 {
+            self.report.fault("restart");
+        }
+        self.start(node)?;
+        self.refresh_links();
+        Ok(())
+    }
+
+    /// The faults are over: from now on everything must come to rest.
+    fn calm(&mut self) -> Result<(), Violation> {
+        self.is_calm = true;
+        self.crash_in_sync = None;
+        self.traps_left = 0;
+        self.network.calm();
+        for node in 0..self.nodes.len() {
+            let it = &mut self.nodes[node];
+            it.sleeps_until_us = 0;
+            it.slow_factor = 1;
+            it.modules = crate::setup::all_modules();
+            self.queue.push(self.now_us + 1, Event::Restart { node });
+        }
+        self.refresh_links();
+        self.queue.push(self.now_us + LOOK_US, Event::Look);
+        Ok(())
+    }
+
+    /// Whether all transactions are decided and every node has caught up.
+    fn is_at_rest(&mut self) -> Result<bool, Violation> {
+        let open = self.clients.open();
+        if self.goal.is_none() && open == 0 {
+            self.goal = Some(GlobalIndex(self.checks.chain.length()));
+            for node in 0..self.nodes.len() {
+                self.read_on(node);
+            }
+        }
+        let behind: Vec<String> = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| !node.byzantine)
+            .filter(|(_, node)| self.goal.is_none_or(|goal| node.disk.now.applied < goal))
+            .map(|(i, node)| {
+                let process = node.process.as_ref();
+                let at = process.map(|p| (p.replica.epoch_start().manifest.number.0, p.replica.ledger().index.0, p.replica.me()));
+                format!("{i}: applied {} at {at:?}", node.disk.now.applied)
+            })
+            .collect();
+        let reads = self.checks.reads.waiting(&self.nodes);
+        if self.goal.is_some() && behind.is_empty() && reads == 0 {
+            return Ok(true);
+        }
+        self.waiting_for = format!("{open} transactions, {reads} reads, nodes {behind:?}, goal {:?}", self.goal);
+        if self.now_us > (self.plan.faults_ms + self.plan.calm_ms) * 1000 {
+            return Err(Violation::new("liveness", format!("still waiting for {}", self.waiting_for)));
+        }
+        Ok(false)
+    }
+
+    fn finish(mut self) -> Report {
+        self.report.seed = self.seed;
+        self.report.trace = self.trace.hash();
+        self.report.blocks = self.checks.chain.length();
+        self.report.switches = self.checks.chain.switches();
+        self.report.acknowledged = self.clients.acknowledged;
+        self.report.refused = self.clients.refused_count;
+        self.report.virtual_ms = self.now_us / 1000;
+        self.report
+    }
+
+    pub(crate) fn log(&self, node: usize, what: impl FnOnce() -> String) {
+        self.trace.log(self.now_us, node, what);
+    }
+
+    pub(crate) fn trace_step(
+        &mut self,
+        node: usize,
+        durable: &[moult_core::Persist],
+        release: &[moult_core::Effect],
+    ) {
+        self.trace.step(self.now_us, node, durable, release);
+    }
+
+    pub(crate) fn running(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|node| self.nodes[*node].is_running()).collect()
+    }
+
+    pub(crate) fn crash_later(&mut self, node: usize, at_us: u64, kept: Kept) {
+        self.queue.push(at_us, Event::Crash { node, kept });
+    }
+
+    /// A Byzantine sender's message may be damaged on purpose.
+    pub(crate) fn forge(&mut self, from: usize, message: Arc<moult_types::Message>) -> Arc<moult_types::Message> {
+        if !self.nodes[from].byzantine || !self.rng.chance(100) {
+            return message;
+        }
+        self.report.fault("forged-message");
+        Arc::new(crate::byzantine::forge(&message, &mut self.rng))
+    }
+}
+
+/// The node that an event belongs to, and the life it is for.
+fn owner(event: &Event) -> Option<(usize, Option<u64>)> {
+    match event {
+        Event::Deliver { to, .. } => Some((*to, None)),
+        Event::Process { node, life }
+        | Event::Wake { node, life }
+        | Event::StoreSynced { node, life }
+        | Event::GuardSynced { node, life }
+        | Event::Answer { node, life, .. }
+        | Event::RetryEngine { node, life }
+        | Event::Executed { node, life } => Some((*node, Some(*life))),
+        _ => None,
+    }
+}
