@@ -24,8 +24,12 @@ use crate::limits::NetLimits;
 pub(crate) fn transport(limits: &NetLimits, loopback: bool) -> TransportConfig {
     let window = limits.stream_window_bytes as u64;
     let all_windows = window * Class::ALL.len() as u64;
+    let mtu_max = if loopback { limits.mtu_loopback_max } else { limits.mtu_max };
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(if loopback { limits.mtu_loopback_max } else { limits.mtu_max });
+    mtu.upper_bound(mtu_max);
+    // Within a machine lost packets mean a full socket buffer and never a smaller path;
+    // quinn would take a burst of them for a black hole and go down to the minimum.
+    let mtu_min = if loopback { mtu_max } else { 1200 };
     let mut congestion = CubicConfig::default();
     congestion.initial_window(limits.initial_congestion_window_bytes);
     let mut acks = AckFrequencyConfig::default();
@@ -46,6 +50,7 @@ pub(crate) fn transport(limits: &NetLimits, loopback: bool) -> TransportConfig {
         .datagram_receive_buffer_size(None)
         .initial_rtt(Duration::from_millis(limits.initial_rtt_ms))
         .mtu_discovery_config(Some(mtu))
+        .min_mtu(mtu_min)
         .congestion_controller_factory(Arc::new(congestion))
         .ack_frequency_config(Some(acks))
         .allow_spin(false);
