@@ -7,7 +7,9 @@ use std::sync::Arc;
 use moult_sdk::engine::{Action, Choice, Recipients};
 use moult_sdk::{AuthorityIndex, Digest, Slot, Statement};
 
-use crate::codec::{CHECKPOINT, COMMIT, NEW_VIEW, PRE_PREPARE, PREPARE, VIEW_CHANGE, checkpoint_digest, slot};
+use crate::codec::{
+    CHECKPOINT, COMMIT, NEW_VIEW, PRE_PREPARE, PREPARE, VIEW_CHANGE, checkpoint_digest, slot,
+};
 use crate::log::{Entry, pre_prepare};
 use crate::records::Record;
 use crate::replica::Replica;
@@ -147,7 +149,9 @@ impl<R: Rotation> Replica<R> {
     fn sign_checkpoint(&mut self, choice: Choice) {
         let Some(author) = self.me else { return };
         // A checkpoint signed a moment ago may have become stable and let this one go.
-        if choice.slot.a > self.stable.seq && self.checkpoints.insert(Statement { author, slot: choice.slot, digest: choice.digest }) {
+        if choice.slot.a > self.stable.seq
+            && self.checkpoints.insert(Statement { author, slot: choice.slot, digest: choice.digest })
+        {
             self.out.release.push(Action::Vote { to: Recipients::All, choice });
             self.weigh_checkpoint(choice);
         }
@@ -162,6 +166,7 @@ impl<R: Rotation> Replica<R> {
         self.base = self.base.max(self.stable.seq);
         self.proposals = self.proposals.split_off(&(self.stable.seq + 1));
         self.unsaved.retain(|(seq, _)| *seq > self.stable.seq);
+        self.pool.age();
         self.prune();
         self.compact();
     }
@@ -175,8 +180,9 @@ impl<R: Rotation> Replica<R> {
         {
             let (seq, entry) = first.remove_entry();
             self.lacking.remove(&seq);
-            if let Some(batches) = (entry.committed.map(|c| c.batches)).or(entry.accepted.map(|a| a.batches)) {
-                self.pool.forget(&batches, seq);
+            if let Some(batches) = (entry.committed.map(|c| c.batches)).or(entry.accepted.map(|a| a.batches))
+            {
+                self.pool.settle(&batches, seq);
             }
         }
     }
@@ -248,7 +254,10 @@ impl<R: Rotation> Replica<R> {
         if self.me.is_none() || self.is_changing() {
             return;
         }
-        let claimed = self.entries.range(self.stable.seq + 1..).filter_map(|(_, e)| e.prepared.as_ref().map(|c| c.view));
+        let claimed = self
+            .entries
+            .range(self.stable.seq + 1..)
+            .filter_map(|(_, e)| e.prepared.as_ref().map(|c| c.view));
         let oldest = claimed.min().unwrap_or(self.installed).min(self.installed);
         let votes = if oldest == self.installed && self.stable.seq > 0 {
             Some((self.installed, self.stable.seq))

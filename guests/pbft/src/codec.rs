@@ -44,6 +44,8 @@ pub enum Payload {
     Status(Status),
     /// Statements alone, more than one.
     Votes,
+    /// Batches that wait at the sender and that the leader may not know of.
+    Wanted(Batches),
 }
 
 /// What the leader of `view` wants at `seq`.
@@ -165,6 +167,7 @@ pub fn encode(epoch: u64, payload: &Payload) -> Vec<u8> {
         Payload::NewView(_) => 3,
         Payload::Status(_) => 4,
         Payload::Votes => 5,
+        Payload::Wanted(_) => 6,
     };
     out.push(tag);
     put_u64(&mut out, epoch);
@@ -183,6 +186,7 @@ pub fn encode(epoch: u64, payload: &Payload) -> Vec<u8> {
             [s.view, s.installed, s.stable, s.executed, s.high].iter().for_each(|v| put_u64(&mut out, *v));
         }
         Payload::Votes => {}
+        Payload::Wanted(batches) => put_batches(&mut out, batches),
     }
     out
 }
@@ -210,6 +214,7 @@ pub fn decode(epoch: u64, bytes: &[u8]) -> Option<Payload> {
             high: r.u64()?,
         }),
         5 => Payload::Votes,
+        6 => Payload::Wanted(r.batches()?),
         _ => return None,
     };
     r.done().then_some(payload)

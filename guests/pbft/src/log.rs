@@ -154,7 +154,8 @@ impl Votes {
     /// Largest stake behind one digest, whichever; to see that something goes on at a
     /// sequence number whose proposal is unknown.
     pub(crate) fn heaviest(&self, stakes: &[Stake]) -> Stake {
-        let votes = || self.by.iter().zip(stakes).filter_map(|(vote, stake)| vote.map(|digest| (digest, *stake)));
+        let votes =
+            || self.by.iter().zip(stakes).filter_map(|(vote, stake)| vote.map(|digest| (digest, *stake)));
         let of = |digest| {
             votes().filter(|(d, _)| *d == digest).fold(0, |sum: Stake, (_, stake)| sum.saturating_add(stake))
         };
@@ -162,7 +163,11 @@ impl Votes {
     }
 
     fn authors(&self, digest: Digest) -> impl Iterator<Item = AuthorityIndex> {
-        self.by.iter().zip(0..).filter(move |(vote, _)| **vote == Some(digest)).map(|(_, i)| AuthorityIndex(i))
+        self.by
+            .iter()
+            .zip(0..)
+            .filter(move |(vote, _)| **vote == Some(digest))
+            .map(|(_, i)| AuthorityIndex(i))
     }
 
     fn clear(&mut self) {

@@ -57,7 +57,10 @@ impl<R: Rotation> Replica<R> {
 
     fn is_acceptable(&self, proposal: &Proposal, digest: Digest) -> bool {
         let seq = proposal.seq;
-        if !self.is_in_window(seq) || proposal.batches.is_empty() || proposal.batches.len() > self.proposal_max {
+        if !self.is_in_window(seq)
+            || proposal.batches.is_empty()
+            || proposal.batches.len() > self.proposal_max
+        {
             return false;
         }
         if self.entries.get(&seq).is_some_and(|e| e.accepted.is_some()) || self.contradicts(seq, digest) {
@@ -66,7 +69,8 @@ impl<R: Rotation> Replica<R> {
         let mut sorted = proposal.batches.to_vec();
         sorted.sort_unstable();
         let repeats_itself = sorted.array_windows().any(|[a, b]| a == b);
-        let repeats_another = proposal.batches.iter().any(|b| self.pool.place_of(b).is_some_and(|s| s != seq));
+        let repeats_another =
+            proposal.batches.iter().any(|b| self.pool.place_of(b).is_some_and(|s| s != seq));
         !repeats_itself && !repeats_another
     }
 
@@ -95,7 +99,8 @@ impl<R: Rotation> Replica<R> {
         let (now, authorities) = (self.now, self.committee.stakes.len());
         let entry = self.entries.entry(seq).or_insert_with(|| Entry::new(authorities));
         entry.sent_at = now;
-        let accepted = Accepted { digest, batches: Arc::clone(batches), missing: missing.clone(), prepared: false };
+        let accepted =
+            Accepted { digest, batches: Arc::clone(batches), missing: missing.clone(), prepared: false };
         entry.accept(accepted, leader, &self.committee.stakes);
         if !missing.is_empty() {
             self.lacking.insert(seq);
@@ -165,7 +170,10 @@ impl<R: Rotation> Replica<R> {
     fn votable(&self, seq: u64) -> Option<(&Entry, Digest)> {
         let entry = self.entries.get(&seq)?;
         let digest = entry.digest()?;
-        let may = self.me.is_some() && !self.is_changing() && seq > self.stable.seq && !self.contradicts(seq, digest);
+        let may = self.me.is_some()
+            && !self.is_changing()
+            && seq > self.stable.seq
+            && !self.contradicts(seq, digest);
         may.then_some((entry, digest))
     }
 
@@ -311,7 +319,9 @@ impl<R: Rotation> Replica<R> {
             }
             PREPARE | COMMIT if slot.a == self.installed => self.withdraw(me, slot),
             crate::codec::CHECKPOINT => self.checkpoints.remove(me, slot),
-            crate::codec::VIEW_CHANGE if slot.a == self.view && self.is_changing() => self.withdraw_change(me),
+            crate::codec::VIEW_CHANGE if slot.a == self.view && self.is_changing() => {
+                self.withdraw_change(me)
+            }
             _ => {}
         }
     }

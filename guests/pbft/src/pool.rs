@@ -1,6 +1,6 @@
 //! The batches that this node holds, and which of them wait for a proposal.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use moult_sdk::{Digest, NowMs};
 
@@ -24,6 +24,10 @@ pub(crate) struct Pool {
     doubtful_since: NowMs,
     /// Proposed in spite of doubt, and not again: nobody else asks for them.
     offered: BTreeSet<Digest>,
+    /// Committed behind the stable checkpoint, lately: still held, so that whoever is told
+    /// of them late, or repeats them, does not make them wait again.
+    settled: BTreeSet<Digest>,
+    generations: VecDeque<Vec<Digest>>,
     next: u64,
 }
 
@@ -73,6 +77,7 @@ impl Pool {
             if let Some(number) = self.held.get(&digest)
                 && !self.placed.contains_key(&digest)
                 && !self.offered.contains(&digest)
+                && !self.settled.contains(&digest)
             {
                 self.waiting.insert(*number, digest);
             }
@@ -80,14 +85,36 @@ impl Pool {
     }
 
     /// The slot is behind the stable checkpoint: its batches are of no more interest.
-    pub(crate) fn forget(&mut self, batches: &[Digest], seq: u64) {
+    pub(crate) fn settle(&mut self, batches: &[Digest], seq: u64) {
         for digest in batches {
             if self.placed.get(digest) == Some(&seq) {
                 self.placed.remove(digest);
-                self.held.remove(digest);
                 self.offered.remove(digest);
+                if self.settled.insert(*digest)
+                    && let Some(generation) = self.generations.back_mut()
+                {
+                    generation.push(*digest);
+                }
             }
         }
+    }
+
+    /// A checkpoint became stable: forgets what was settled a few checkpoints ago.
+    pub(crate) fn age(&mut self) {
+        self.generations.push_back(Vec::new());
+        if self.generations.len() > GENERATIONS {
+            for digest in self.generations.pop_front().unwrap_or_default() {
+                self.settled.remove(&digest);
+                if !self.placed.contains_key(&digest) {
+                    self.held.remove(&digest);
+                }
+            }
+        }
+    }
+
+    /// The oldest batches that wait.
+    pub(crate) fn oldest(&self, max: usize) -> Vec<Digest> {
+        self.waiting.values().take(max).copied().collect()
     }
 
     /// Everything that waits may have been committed out of this node's sight.
@@ -103,8 +130,11 @@ impl Pool {
 
     /// Oldest batches to propose, up to `max`; those in doubt once `patience_ms` went by.
     pub(crate) fn choose(&mut self, max: usize, now: NowMs, patience_ms: u64) -> Vec<Digest> {
-        let mut chosen: Vec<Digest> = self.waiting.values().take(max).copied().collect();
-        if chosen.is_empty() && !self.doubtful.is_empty() && now.saturating_sub(self.doubtful_since) >= patience_ms {
+        let mut chosen = self.oldest(max);
+        if chosen.is_empty()
+            && !self.doubtful.is_empty()
+            && now.saturating_sub(self.doubtful_since) >= patience_ms
+        {
             while chosen.len() < max
                 && let Some((_, digest)) = self.doubtful.pop_first()
             {
@@ -123,6 +153,8 @@ impl Pool {
 
 /// Most batches in doubt: at 100 bytes each, 6.5 MB.
 const DOUBTFUL_MAX: usize = 65_536;
+/// Checkpoints for which settled batches are remembered.
+const GENERATIONS: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -143,7 +175,10 @@ mod tests {
         assert_eq!(pool.hold(digest(3)), Some(7));
         pool.replace([(8, &[digest(3)][..])].into_iter());
         assert_eq!(pool.choose(8, 0, 0), [digest(1), digest(2)]);
-        pool.forget(&[digest(3)], 8);
+        pool.age();
+        pool.settle(&[digest(3)], 8);
+        assert_eq!((pool.hold(digest(3)), pool.choose(8, 0, 0)), (None, vec![digest(1), digest(2)]));
+        (0..4).for_each(|_| pool.age());
         assert!(!pool.holds(&digest(3)));
     }
 

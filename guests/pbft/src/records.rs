@@ -30,8 +30,14 @@ pub(crate) enum Record {
 
 impl Record {
     /// Puts the record into the host's form.
-    pub(crate) fn seal(&self, id: u64, statements: &[Statement], me: Option<AuthorityIndex>) -> DurableRecord {
-        let (own, others): (Vec<Statement>, Vec<Statement>) = statements.iter().partition(|s| Some(s.author) == me);
+    pub(crate) fn seal(
+        &self,
+        id: u64,
+        statements: &[Statement],
+        me: Option<AuthorityIndex>,
+    ) -> DurableRecord {
+        let (own, others): (Vec<Statement>, Vec<Statement>) =
+            statements.iter().partition(|s| Some(s.author) == me);
         let mut body = Vec::with_capacity(64);
         put_count(&mut body, own.len());
         for s in &own {
@@ -105,8 +111,11 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_and_nothing_else_does() {
         let me = Some(AuthorityIndex(1));
-        let statement =
-            |author| Statement { author: AuthorityIndex(author), slot: Slot { kind: 2, a: 3, b: 4 }, digest: Digest([5; 32]) };
+        let statement = |author| Statement {
+            author: AuthorityIndex(author),
+            slot: Slot { kind: 2, a: 3, b: 4 },
+            digest: Digest([5; 32]),
+        };
         for record in [
             Record::Accepted { view: 1, seq: 2, batches: vec![Digest([3; 32])].into() },
             Record::Prepared { view: 1, seq: 2, digest: Digest([3; 32]) },

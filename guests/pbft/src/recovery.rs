@@ -93,10 +93,14 @@ impl<R: Rotation> Replica<R> {
                     }
                 }
                 Record::Executed { first, proposals } => {
-                    g.executed.extend(proposals.into_iter().enumerate().map(|(i, d)| (first.saturating_add(i as u64), d)));
+                    g.executed.extend(
+                        proposals.into_iter().enumerate().map(|(i, d)| (first.saturating_add(i as u64), d)),
+                    );
                 }
                 Record::Changing { payload } => match decode(self.committee.epoch, &payload) {
-                    Some(Payload::ViewChange(change)) => g.change = Some((change, Signed { payload, statements })),
+                    Some(Payload::ViewChange(change)) => {
+                        g.change = Some((change, Signed { payload, statements }))
+                    }
                     _ => return Err("a view-change does not decode"),
                 },
                 Record::Entered { payload } => match decode(self.committee.epoch, &payload) {
@@ -117,10 +121,14 @@ impl<R: Rotation> Replica<R> {
         new_view: &NewView,
         accepted: &mut BTreeMap<(u64, u64), Batches>,
     ) -> Result<(), &'static str> {
-        let plan = Plan::new(new_view.changes.iter().map(|(_, h)| h)).ok_or("a new-view contradicts itself")?;
+        let plan =
+            Plan::new(new_view.changes.iter().map(|(_, h)| h)).ok_or("a new-view contradicts itself")?;
         let mut bodies = new_view.bodies.iter();
         for (seq, digest) in plan.proposals() {
-            let body = bodies.next().filter(|b| proposal_digest(b) == digest).ok_or("a new-view lacks a proposal")?;
+            let body = bodies
+                .next()
+                .filter(|b| proposal_digest(b) == digest)
+                .ok_or("a new-view lacks a proposal")?;
             accepted.insert((seq, new_view.view), Arc::clone(body));
         }
         Ok(())

@@ -215,7 +215,8 @@ impl<R: Rotation> Replica<R> {
     }
 
     fn on_message(&mut self, message: Message) {
-        if !is_of_epoch(&message.payload, self.committee.epoch) {
+        let is_of_committee = self.committee.stake(message.sender) > 0;
+        if !is_of_committee || !is_of_epoch(&message.payload, self.committee.epoch) {
             return;
         }
         let Some(payload) = decode(self.committee.epoch, &message.payload) else { return };
@@ -234,6 +235,7 @@ impl<R: Rotation> Replica<R> {
             }
             Payload::Status(status) => self.on_status(message.sender, status),
             Payload::Votes => message.statements.into_iter().for_each(|s| self.on_statement(s)),
+            Payload::Wanted(batches) => self.on_wanted(message.sender, &batches),
         }
     }
 
@@ -252,7 +254,9 @@ impl<R: Rotation> Replica<R> {
     }
 
     fn on_shun(&mut self, authority: AuthorityIndex) {
-        if self.committee.stake(authority) > 0 && self.shunned.insert(authority) && self.leader(self.view) == authority
+        if self.committee.stake(authority) > 0
+            && self.shunned.insert(authority)
+            && self.leader(self.view) == authority
         {
             self.start_view_change(self.next_view(self.view));
         }

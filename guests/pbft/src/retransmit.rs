@@ -40,7 +40,8 @@ impl<R: Rotation> Replica<R> {
         let waits = if self.is_changing() {
             // Without a quorum behind it a further step would only lead this node away
             // from the others.
-            self.support(self.view) >= self.committee.quorum || (self.change.is_none() && self.deadline.is_some())
+            self.support(self.view) >= self.committee.quorum
+                || (self.change.is_none() && self.deadline.is_some())
         } else {
             // Behind the stable checkpoint it is the host's turn to catch up.
             work && self.me.is_some() && self.executed >= self.stable.seq
@@ -105,6 +106,10 @@ impl<R: Rotation> Replica<R> {
             }
         }
         self.fetch_again();
+        let (leader, wanted) = (self.leader(self.installed), self.pool.oldest(WANTED_MAX));
+        if !self.is_changing() && self.me != Some(leader) && !wanted.is_empty() {
+            self.dispatch(Recipients::One(leader), &Payload::Wanted(wanted.into()), &[]);
+        }
         for choice in self.me.map(|me| self.checkpoints.of(me, self.stable.seq)).unwrap_or_default() {
             self.out.release.push(Action::Vote { to: Recipients::All, choice });
         }
@@ -113,6 +118,19 @@ impl<R: Rotation> Replica<R> {
             self.send_change(Recipients::All);
         }
         self.send_status(Recipients::All);
+    }
+
+    /// Upon word of batches that wait elsewhere: get them, so as to propose them. Without
+    /// this, who gives a batch to a few authorities only makes those few give up a leader
+    /// that has done nothing wrong.
+    pub(crate) fn on_wanted(&mut self, sender: AuthorityIndex, batches: &[Digest]) {
+        let mut batches: Vec<Digest> = batches.iter().take(WANTED_MAX).copied().collect();
+        batches.retain(|b| !self.pool.holds(b) && self.pool.place_of(b).is_none());
+        batches.sort_unstable();
+        batches.dedup();
+        if self.leads() && !batches.is_empty() && Some(sender) != self.me {
+            self.out.release.push(Action::Fetch { batches, likely_holder: Some(sender) });
+        }
     }
 
     fn vote_again(&mut self, seq: u64) {
@@ -128,7 +146,11 @@ impl<R: Rotation> Replica<R> {
     }
 
     fn fetch_again(&mut self) {
-        let next = self.entries.get(&(self.executed + 1)).and_then(|e| e.committed.as_ref()).map(|c| c.batches.iter());
+        let next = self
+            .entries
+            .get(&(self.executed + 1))
+            .and_then(|e| e.committed.as_ref())
+            .map(|c| c.batches.iter());
         let accepted = self.lacking.iter().filter_map(|seq| self.entries.get(seq)?.accepted.as_ref());
         let mut batches: Vec<Digest> = accepted
             .flat_map(|a| a.missing.iter())
@@ -276,7 +298,9 @@ impl<R: Rotation> Replica<R> {
     fn may_reply(&mut self, peer: AuthorityIndex) -> bool {
         let (now, pause) = (self.now, self.config.retransmit_ms / 2);
         match self.replied_at.get_mut(peer.as_usize()) {
-            Some(replied) if replied.is_none_or(|at| now.saturating_sub(at) >= pause) && self.me != Some(peer) => {
+            Some(replied)
+                if replied.is_none_or(|at| now.saturating_sub(at) >= pause) && self.me != Some(peer) =>
+            {
                 *replied = Some(now);
                 true
             }
@@ -308,6 +332,8 @@ impl<R: Rotation> Replica<R> {
 const DOUBLINGS_MAX: u32 = 5;
 /// Most sequence numbers sent again at once.
 const RESENT_MAX: usize = 8;
+/// Most batches named to the leader at once.
+const WANTED_MAX: usize = 64;
 /// Votes of later views kept of one author: a pipeline's worth of prepares and commits.
 const POSTPONED_VOTES_MAX: usize = 64;
 /// Proposals of later views kept of one sender.

@@ -56,7 +56,8 @@ impl Plan {
     pub(crate) fn proposals(&self) -> impl Iterator<Item = (u64, Digest)> {
         let last = self.winners.last_key_value().map_or(self.stable.0, |(seq, _)| *seq);
         let hole = proposal_digest(&[]);
-        (self.stable.0.saturating_add(1)..=last).map(move |seq| (seq, self.winners.get(&seq).map_or(hole, |w| w.digest)))
+        (self.stable.0.saturating_add(1)..=last)
+            .map(move |seq| (seq, self.winners.get(&seq).map_or(hole, |w| w.digest)))
     }
 }
 
@@ -80,7 +81,8 @@ impl<R: Rotation> Replica<R> {
             self.deadline = None;
             return;
         }
-        let (mut claims, mut bodies, mut statements) = (Vec::new(), Vec::new(), self.stable.statements.clone());
+        let (mut claims, mut bodies, mut statements) =
+            (Vec::new(), Vec::new(), self.stable.statements.clone());
         if !self.config.loses_prepared() {
             for (seq, entry) in self.entries.range(self.stable.seq + 1..) {
                 if let Some(cert) = &entry.prepared {
@@ -90,8 +92,13 @@ impl<R: Rotation> Replica<R> {
                 }
             }
         }
-        let header = Header { view: target, stable: self.stable.seq, stable_digest: self.stable.digest, claims };
-        statements.push(Statement { author: me, slot: slot(VIEW_CHANGE, target, 0), digest: header.digest() });
+        let header =
+            Header { view: target, stable: self.stable.seq, stable_digest: self.stable.digest, claims };
+        statements.push(Statement {
+            author: me,
+            slot: slot(VIEW_CHANGE, target, 0),
+            digest: header.digest(),
+        });
         let change = ViewChange { header: header.clone(), bodies: bodies.clone() };
         let payload = encode(self.committee.epoch, &Payload::ViewChange(change));
         self.view = target;
@@ -168,11 +175,13 @@ impl<R: Rotation> Replica<R> {
         let leader = self.leader(claim.view);
         let pre_prepare = pre_prepare(claim.view, claim.seq, leader, claim.digest);
         known.binary_search(&pre_prepare).ok()?;
-        let prepare = |author| Statement { author, slot: slot(PREPARE, claim.view, claim.seq), digest: claim.digest };
+        let prepare =
+            |author| Statement { author, slot: slot(PREPARE, claim.view, claim.seq), digest: claim.digest };
         let prepares = self.committee.authorities().filter(|a| *a != leader).map(prepare);
         let mut certificate: Vec<_> = prepares.filter(|s| known.binary_search(s).is_ok()).collect();
         certificate.push(pre_prepare);
-        (self.stake_of(&certificate) >= self.config.certificate_stake(self.committee.quorum)).then_some(certificate)
+        (self.stake_of(&certificate) >= self.config.certificate_stake(self.committee.quorum))
+            .then_some(certificate)
     }
 
     fn prove_checkpoint(&self, (seq, digest): (u64, Digest), known: &[Statement]) -> Option<Vec<Statement>> {
@@ -201,7 +210,8 @@ impl<R: Rotation> Replica<R> {
     /// them, so go along, to the highest view that so much stake has reached. Upon the
     /// leader's own: nobody is left to lead, so go at once.
     fn join(&mut self, author: AuthorityIndex, view: u64) {
-        let mut views: Vec<u64> = self.changes.values().map(|c| c.header.view).filter(|v| *v > self.view).collect();
+        let mut views: Vec<u64> =
+            self.changes.values().map(|c| c.header.view).filter(|v| *v > self.view).collect();
         views.sort_unstable();
         let target = views.into_iter().rev().find(|v| self.support(*v) >= self.committee.validity);
         if let Some(target) = target {
@@ -221,7 +231,8 @@ impl<R: Rotation> Replica<R> {
             return;
         }
         let changes = || self.changes.iter().filter(|(_, c)| c.header.view == view);
-        let stake = changes().fold(0, |sum: Stake, (author, _)| sum.saturating_add(self.committee.stake(*author)));
+        let stake =
+            changes().fold(0, |sum: Stake, (author, _)| sum.saturating_add(self.committee.stake(*author)));
         if stake < self.committee.quorum {
             return;
         }
@@ -230,7 +241,11 @@ impl<R: Rotation> Replica<R> {
         known.sort_unstable();
         known.dedup();
         let mut statements: Vec<Statement> = changes()
-            .map(|(author, c)| Statement { author: *author, slot: slot(VIEW_CHANGE, view, 0), digest: c.header.digest() })
+            .map(|(author, c)| Statement {
+                author: *author,
+                slot: slot(VIEW_CHANGE, view, 0),
+                digest: c.header.digest(),
+            })
             .collect();
         // Cannot fail: every change was proven when it came, by statements in `known`.
         let Some(proofs) = self.prove_plan(&plan, &known) else { return };
@@ -239,10 +254,15 @@ impl<R: Rotation> Replica<R> {
             .flat_map(|(_, c)| c.header.claims.iter().map(|claim| claim.digest).zip(&c.bodies))
             .collect();
         let hole: Batches = Arc::from([]);
-        let bodies: Vec<Batches> =
-            plan.proposals().map(|(_, digest)| Arc::clone(by_digest.get(&digest).copied().unwrap_or(&hole))).collect();
+        let bodies: Vec<Batches> = plan
+            .proposals()
+            .map(|(_, digest)| Arc::clone(by_digest.get(&digest).copied().unwrap_or(&hole)))
+            .collect();
         let changes = changes().map(|(author, c)| (*author, c.header.clone())).collect();
-        let payload = encode(self.committee.epoch, &Payload::NewView(NewView { view, changes, bodies: bodies.clone() }));
+        let payload = encode(
+            self.committee.epoch,
+            &Payload::NewView(NewView { view, changes, bodies: bodies.clone() }),
+        );
         let digest = new_view_digest(&payload);
         statements.push(Statement { author: me, slot: slot(NEW_VIEW, view, 0), digest });
         statements.extend(plan.proposals().map(|(seq, digest)| pre_prepare(view, seq, me, digest)));
@@ -289,7 +309,8 @@ impl<R: Rotation> Replica<R> {
     ) -> Option<(Plan, Vec<Statement>)> {
         let view = new_view.view;
         let leader = self.leader(view);
-        let opening = Statement { author: leader, slot: slot(NEW_VIEW, view, 0), digest: new_view_digest(payload) };
+        let opening =
+            Statement { author: leader, slot: slot(NEW_VIEW, view, 0), digest: new_view_digest(payload) };
         let mut statements = vec![opening];
         for (author, header) in &new_view.changes {
             let top = header.stable.saturating_add(self.config.window);
@@ -297,7 +318,11 @@ impl<R: Rotation> Replica<R> {
             if header.view != view || !in_bounds {
                 return None;
             }
-            statements.push(Statement { author: *author, slot: slot(VIEW_CHANGE, view, 0), digest: header.digest() });
+            statements.push(Statement {
+                author: *author,
+                slot: slot(VIEW_CHANGE, view, 0),
+                digest: header.digest(),
+            });
         }
         let changes = statements.get(1..)?;
         if self.stake_of(changes) < self.committee.quorum {

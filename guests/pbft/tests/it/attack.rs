@@ -36,7 +36,9 @@ impl Attack {
         let Self::Equivocator(others) = self else { return choice };
         let place = (choice.slot.a, choice.slot.b);
         match others.borrow().get(&place) {
-            Some(digest) if is_other_half(to) && [PRE_PREPARE, PREPARE, COMMIT].contains(&choice.slot.kind) => {
+            Some(digest)
+                if is_other_half(to) && [PRE_PREPARE, PREPARE, COMMIT].contains(&choice.slot.kind) =>
+            {
                 Choice { digest: *digest, ..choice }
             }
             _ => choice,

@@ -7,7 +7,7 @@ use crate::rng::Rng;
 use crate::sim::{Options, Report, Sim, run};
 
 /// A run with faults of every kind, all drawn from the seed.
-fn storm(seed: u64) -> Options {
+pub(crate) fn storm(seed: u64) -> Options {
     let mut rng = Rng(seed ^ 0x5eed);
     let size = rng.pick(&[1, 4, 4, 5, 7, 10]);
     let unequal = rng.percent(40);
@@ -41,6 +41,7 @@ fn storm(seed: u64) -> Options {
         dead: None,
         catch_up_ms: rng.pick(&[50, 500, 2_000]),
         faults_until: 6_000,
+        traced: false,
         end: 120_000,
     }
 }
@@ -64,12 +65,15 @@ pub(crate) fn calm(seed: u64, size: u64) -> Options {
         dead: None,
         catch_up_ms: 1_000,
         faults_until: 3_000,
+        traced: false,
         end: 20_000,
     }
 }
 
 fn runs(seeds: std::ops::Range<u64>, options: impl Fn(u64) -> Options) -> Vec<Report> {
-    seeds.map(|seed| run(options(seed)).unwrap_or_else(|e| panic!("seed {seed}: {e}\n{:#?}", options(seed)))).collect()
+    seeds
+        .map(|seed| run(options(seed)).unwrap_or_else(|e| panic!("seed {seed}: {e}\n{:#?}", options(seed))))
+        .collect()
 }
 
 fn seeds() -> u64 {
@@ -77,11 +81,16 @@ fn seeds() -> u64 {
 }
 
 #[test]
-fn storms_end_in_agreement_with_everything_committed() {
+pub(crate) fn storms_end_in_agreement_with_everything_committed() {
     let reports = runs(0..seeds(), storm);
     let sum = |f: fn(&Report) -> u64| reports.iter().map(f).sum::<u64>();
     // The storms are worth something only if all of this happens in them.
-    assert!(sum(|r| r.views) > 100 && sum(|r| r.jumps) > 50 && sum(|r| r.restarts) > 100 && sum(|r| r.stable) > 500);
+    assert!(
+        sum(|r| r.views) > 100
+            && sum(|r| r.jumps) > 50
+            && sum(|r| r.restarts) > 100
+            && sum(|r| r.stable) > 500
+    );
 }
 
 #[test]
@@ -89,7 +98,7 @@ fn a_calm_committee_of_any_size_stays_in_view_zero_and_comes_to_rest() {
     for size in [1, 4, 5, 7, 10] {
         let mut sim = Sim::new(calm(size, size)).unwrap();
         while sim.turn().unwrap() {}
-        sim.settle().unwrap();
+        sim.settle().unwrap_or_else(|e| panic!("{size}: {e} {:?}", sim.gauges));
         assert_eq!(sim.agreed.values().flatten().count(), 500);
         for gauges in &sim.gauges {
             assert_eq!((gauges[&0], gauges[&4], gauges[&6]), (0, 0, size));
@@ -101,6 +110,7 @@ fn a_calm_committee_of_any_size_stays_in_view_zero_and_comes_to_rest() {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..5 {
-        assert_eq!(run(storm(seed)), run(storm(seed)));
+        let traced = || run(Options { traced: true, ..storm(seed) });
+        assert_eq!(traced(), traced());
     }
 }

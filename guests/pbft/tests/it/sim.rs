@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
 use moult_pbft::Pbft;
-use moult_sdk::engine::{Action, Choice, DurableRecord, Engine, Event, Message, Outcome, Recipients, Recovered, Settings};
+use moult_sdk::engine::{
+    Action, Choice, DurableRecord, Engine, Event, Message, Outcome, Recipients, Recovered, Settings,
+};
 use moult_sdk::{AuthorityIndex, Batch, CommitIndex, Committee, Digest, FaultModel, Slot, Statement};
 
 use crate::attack::Attack;
@@ -44,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) catch_up_ms: u64,
     /// Faults end here; then everything must be committed.
     pub(crate) faults_until: u64,
+    /// Whether the report has a hash of everything that happened.
+    pub(crate) traced: bool,
     pub(crate) end: u64,
 }
 
@@ -100,16 +104,38 @@ pub(crate) struct Node {
 
 #[derive(Clone)]
 enum Job {
-    Deliver { to: u32, event: Event },
-    Timer { node: u32, life: u64, id: u64, number: u64 },
-    Tell { node: u32, batch: Batch },
+    Deliver {
+        to: u32,
+        event: Event,
+    },
+    Timer {
+        node: u32,
+        life: u64,
+        id: u64,
+        number: u64,
+    },
+    Tell {
+        node: u32,
+        batch: Batch,
+    },
     /// What was fetched is told even if it was told before.
-    Answer { node: u32, batch: Batch },
-    Submit { batch: Batch },
-    Host { node: u32 },
-    Restart { node: u32 },
+    Answer {
+        node: u32,
+        batch: Batch,
+    },
+    Submit {
+        batch: Batch,
+    },
+    Host {
+        node: u32,
+    },
+    Restart {
+        node: u32,
+    },
     Blackout,
-    Split { for_ms: u64 },
+    Split {
+        for_ms: u64,
+    },
     Heal,
 }
 
@@ -138,7 +164,16 @@ impl Sim {
             batches: BTreeMap::new(),
             sides: None,
             trace: DefaultHasher::new(),
-            report: Report { trace: 0, commits: 0, views: 0, jumps: 0, restarts: 0, refusals: 0, stable: 0, finished_at: 0 },
+            report: Report {
+                trace: 0,
+                commits: 0,
+                views: 0,
+                jumps: 0,
+                restarts: 0,
+                refusals: 0,
+                stable: 0,
+                finished_at: 0,
+            },
             gauges: vec![BTreeMap::new(); authorities],
             options,
         };
@@ -216,7 +251,8 @@ impl Sim {
             }
             Job::Tell { node, batch } => {
                 let n = self.node(node);
-                let is_final = n.chain.range(..=n.last_final).any(|(_, batches)| batches.contains(&batch.digest));
+                let is_final =
+                    n.chain.range(..=n.last_final).any(|(_, batches)| batches.contains(&batch.digest));
                 if n.held.insert(batch.digest) && !is_final {
                     steps.entry(node).or_default().push(Event::Batches(vec![batch]));
                 }
@@ -278,7 +314,8 @@ impl Sim {
         n.timers.clear();
         n.known = n.disk.iter().flat_map(|r| r.statements.iter().copied()).collect();
         n.next_index = n.last_final + 1;
-        let settled: BTreeSet<Digest> = n.chain.range(..=n.last_final).flat_map(|(_, b)| b.iter().copied()).collect();
+        let settled: BTreeSet<Digest> =
+            n.chain.range(..=n.last_final).flat_map(|(_, b)| b.iter().copied()).collect();
         let recovered = Recovered {
             records: n.disk.clone(),
             committed: CommitIndex(n.chain.last_key_value().map_or(0, |(i, _)| *i)),
@@ -286,8 +323,8 @@ impl Sim {
             batches: n.held.difference(&settled).filter_map(|d| batches.get(d).copied()).collect(),
         };
         let shunned: Vec<u32> = n.shunned.iter().copied().collect();
-        let (engine, outcome) =
-            Pbft::init(settings, (!is_first).then_some(recovered)).map_err(|e| format!("node {node}: {e:?}"))?;
+        let (engine, outcome) = Pbft::init(settings, (!is_first).then_some(recovered))
+            .map_err(|e| format!("node {node}: {e:?}"))?;
         n.engine = Some(engine);
         self.apply(node, outcome)?;
         self.step(node, shunned.into_iter().map(|s| Event::Shun(AuthorityIndex(s))).collect())
@@ -308,7 +345,9 @@ impl Sim {
             return Ok(());
         }
         let outcome = engine.step(now - n.started_at, events);
-        format!("{now} {node} {outcome:?}").hash(&mut self.trace);
+        if self.options.traced {
+            format!("{now} {node} {outcome:?}").hash(&mut self.trace);
+        }
         let crashes = self.now < self.options.faults_until && self.rng.next() % 10_000 < self.options.crashes;
         if !crashes {
             return self.apply(node, outcome);
@@ -367,7 +406,11 @@ impl Sim {
                         let known = &self.node(node).known;
                         statements.extend(envelope.attach.into_iter().filter(|s| known.contains(s)));
                         let sender = AuthorityIndex(node);
-                        self.send(node, to, Event::Message(Message { sender, payload: envelope.payload, statements }));
+                        self.send(
+                            node,
+                            to,
+                            Event::Message(Message { sender, payload: envelope.payload, statements }),
+                        );
                     }
                 }
                 Action::SetTimer { id, after_ms } => {
@@ -384,7 +427,9 @@ impl Sim {
                 }
                 Action::Commit(commit) => self.commit(node, commit.index.0, commit.batches)?,
                 Action::Fetch { batches, .. } => {
-                    for batch in batches.iter().filter_map(|b| self.batches.get(b).copied()).collect::<Vec<_>>() {
+                    for batch in
+                        batches.iter().filter_map(|b| self.batches.get(b).copied()).collect::<Vec<_>>()
+                    {
                         let after = self.rng.range(2, 40);
                         self.push(self.now + after, Job::Answer { node, batch });
                     }
@@ -499,8 +544,7 @@ impl Sim {
     /// What the host of a node has to say about finality.
     fn finality(&mut self, node: u32) -> Option<Event> {
         let (last_final, now, patience) = (self.last_final, self.now, self.options.catch_up_ms);
-        let agreed = self.agreed.clone();
-        let n = self.node(node);
+        let n = &mut self.nodes[node as usize];
         n.engine.as_ref()?;
         if n.last_final >= last_final {
             n.behind_since = None;
@@ -513,7 +557,7 @@ impl Sim {
         } else if now - *n.behind_since.get_or_insert(now) >= patience {
             n.behind_since = None;
             for index in n.last_final + 1..=last_final {
-                let batches = agreed[&index].clone();
+                let batches = self.agreed[&index].clone();
                 n.held.extend(batches.iter().copied());
                 n.chain.insert(index, batches);
             }
@@ -537,7 +581,8 @@ impl Sim {
     }
 
     fn is_done(&self) -> bool {
-        self.batches.len() as u64 == self.options.batches && self.honest().all(|node| self.lacking(node).is_empty())
+        self.batches.len() as u64 == self.options.batches
+            && self.honest().all(|node| self.lacking(node).is_empty())
     }
 
     /// Batches that the node has not committed.
@@ -552,7 +597,8 @@ impl Sim {
             let lacking = self.lacking(node);
             if !lacking.is_empty() {
                 let n = &self.nodes[node as usize];
-                let gauges: Vec<_> = self.gauges.iter().map(|g| g.values().copied().collect::<Vec<_>>()).collect();
+                let gauges: Vec<_> =
+                    self.gauges.iter().map(|g| g.values().copied().collect::<Vec<_>>()).collect();
                 return Err(format!(
                     "liveness: node {node} lacks {} batches at {}, has {} commits; gauges {gauges:?}",
                     lacking.len(),
@@ -610,5 +656,12 @@ pub(crate) fn committee(stakes: &[u64], fault_model: FaultModel, me: u32) -> Com
         FaultModel::Byzantine => (total * 2 / 3 + 1, total - (total * 2 / 3 + 1) + 1),
         FaultModel::Crash => (total / 2 + 1, 1),
     };
-    Committee { epoch: 3, fault_model, stakes: stakes.to_vec(), quorum, validity, me: Some(AuthorityIndex(me)) }
+    Committee {
+        epoch: 3,
+        fault_model,
+        stakes: stakes.to_vec(),
+        quorum,
+        validity,
+        me: Some(AuthorityIndex(me)),
+    }
 }
