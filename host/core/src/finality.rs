@@ -94,12 +94,24 @@ pub struct Finality {
     last_hash: Digest,
     blocks: BTreeMap<CommitIndex, HeldBlock>,
     votes: BTreeMap<AuthorityIndex, BTreeMap<CommitIndex, (Digest, Signature)>>,
+    /// A bug planted for the simulator.
+    #[cfg(feature = "planted")]
+    pub is_short_of_quorum: bool,
 }
 
 impl Finality {
     /// After a final block (or the beginning of the epoch).
     pub fn new(identity: EpochIdentity, window_blocks: u64, last_final: CommitIndex, last_hash: Digest) -> Self {
-        Self { identity, window_blocks, last_final, last_hash, blocks: BTreeMap::new(), votes: BTreeMap::new() }
+        Self {
+            identity,
+            window_blocks,
+            last_final,
+            last_hash,
+            blocks: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            #[cfg(feature = "planted")]
+            is_short_of_quorum: false,
+        }
     }
 
     /// The last final index.
@@ -158,37 +170,40 @@ impl Finality {
         let linked = |votes: &BTreeMap<CommitIndex, (Digest, Signature)>| {
             votes.iter().rev().find(|(index, (hash, _))| self.block_hash(**index) == Some(*hash)).map(|(index, _)| *index)
         };
-        let mut tops: Vec<(CommitIndex, AuthorityIndex)> =
-            self.votes.iter().filter_map(|(author, votes)| Some((linked(votes)?, *author))).collect();
+        let mut tops: Vec<CommitIndex> = self.votes.values().filter_map(linked).collect();
         tops.sort_unstable_by(|a, b| b.cmp(a));
-        let mut stake: Stake = 0;
-        let index = tops.iter().find_map(|(index, author)| {
-            stake += committee.stake(*author);
-            (stake >= committee.quorum()).then_some(*index)
-        })?;
-        Some(self.certificate(index, &tops))
+        tops.dedup();
+        tops.into_iter().find_map(|index| self.certificate(index, committee))
     }
 
-    /// For each author its lowest linked vote at or above `index`: the fewest bodies.
-    fn certificate(&self, index: CommitIndex, tops: &[(CommitIndex, AuthorityIndex)]) -> Certificate {
-        let mut votes: Vec<CertificateVote> = tops
-            .iter()
-            .filter(|(top, _)| *top >= index)
-            .filter_map(|(_, author)| {
-                let (at, (_, signature)) = self
-                    .votes
-                    .get(author)?
-                    .range(index..)
-                    .find(|(at, (hash, _))| self.block_hash(**at) == Some(*hash))?;
-                Some(CertificateVote { author: *author, index: *at, signature: *signature })
-            })
-            .collect();
-        votes.sort_unstable_by_key(|vote| vote.author);
+    /// For each author its lowest linked vote from `index` on: the fewest bodies. A vote
+    /// further up than a window cannot be shown with so few bodies; it counts for a block
+    /// that is nearer to it.
+    fn certificate(&self, index: CommitIndex, committee: &Committee) -> Option<Certificate> {
+        let window = index..=CommitIndex(index.0 + self.window_blocks);
+        let lowest = |(author, votes): (&AuthorityIndex, &BTreeMap<CommitIndex, (Digest, Signature)>)| {
+            let mut linked = votes.range(window.clone()).filter(|(at, (hash, _))| self.block_hash(**at) == Some(*hash));
+            let (at, (_, signature)) = linked.next()?;
+            Some(CertificateVote { author: *author, index: *at, signature: *signature })
+        };
+        let votes: Vec<CertificateVote> = self.votes.iter().filter_map(lowest).collect();
+        let stake: Stake = votes.iter().map(|vote| committee.stake(vote.author)).sum();
+        if stake < self.quorum(committee) {
+            return None;
+        }
         let highest = votes.iter().map(|vote| vote.index).max().unwrap_or(index);
         let above = (std::ops::Bound::Excluded(index), std::ops::Bound::Included(highest));
         let bodies = self.blocks.range(above).map(|(_, held)| held.record.block.body()).collect();
         let hash = self.block_hash(index).unwrap_or(self.last_hash);
-        Certificate { identity: self.identity, index, hash, votes, bodies }
+        Some(Certificate { identity: self.identity, index, hash, votes, bodies })
+    }
+
+    fn quorum(&self, committee: &Committee) -> Stake {
+        #[cfg(feature = "planted")]
+        if self.is_short_of_quorum {
+            return committee.quorum() - 1;
+        }
+        committee.quorum()
     }
 
     /// Everything up to `index` is final: takes the blocks out, in order.

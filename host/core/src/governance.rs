@@ -101,8 +101,15 @@ pub struct Ledger {
     pub author_times_ms: Vec<u64>,
     /// The number that the next proposal gets.
     pub next_proposal: ProposalId,
+    /// The timestamp of each authority's latest proposal in this epoch: what was decided once
+    /// is not put forward again by whoever kept a copy of it.
+    pub proposed_ms: Vec<u64>,
     /// Proposals that are open.
     pub open: BTreeMap<ProposalId, ProposalRecord>,
+    /// A bug planted for the simulator.
+    #[cfg(feature = "planted")]
+    #[borsh(skip)]
+    pub counts_votes_twice: bool,
 }
 
 /// Why a proposal cannot be put forward.
@@ -117,6 +124,8 @@ pub enum ProposalError {
     BadSignature,
     #[error("this authority has proposal {0} open already: withdraw it first")]
     OneAtATime(ProposalId),
+    #[error("its timestamp {given} does not lie after {last}, that of this authority's proposal before it")]
+    Repeated { given: u64, last: u64 },
     #[error("proposal {0} is approved: wait until it is active or expires")]
     RivalApproved(ProposalId),
     #[error("the new committee is not valid: {0}")]
@@ -193,7 +202,10 @@ impl Ledger {
             time_ms,
             author_times_ms: vec![0; manifest.members.len()],
             next_proposal,
+            proposed_ms: vec![0; manifest.members.len()],
             open: BTreeMap::new(),
+            #[cfg(feature = "planted")]
+            counts_votes_twice: false,
         }
     }
 
@@ -272,6 +284,11 @@ impl Ledger {
             return Err(ProposalError::WrongEpoch { given: proposal.new_epoch.0, expected: expected.0 });
         }
         let author = present.committee.index_of(proposal.proposer).ok_or(ProposalError::NotAnAuthority)?;
+        let given = proposal.new_epoch_timestamp_ms;
+        let last = self.proposed_ms.get(author.as_usize()).copied().unwrap_or(0);
+        if given <= last {
+            return Err(ProposalError::Repeated { given, last });
+        }
         for record in self.open.values() {
             if record.state != ProposalState::Proposed {
                 return Err(ProposalError::RivalApproved(record.id));
@@ -302,6 +319,9 @@ impl Ledger {
         }
         let id = self.next_proposal;
         self.next_proposal = ProposalId(id.0 + 1);
+        if let Some(last) = self.proposed_ms.get_mut(signed.author.as_usize()) {
+            *last = signed.proposal.new_epoch_timestamp_ms;
+        }
         let at = (self.index, self.time_ms);
         let record = ProposalRecord {
             id,
@@ -349,7 +369,12 @@ impl Ledger {
         record.votes.insert(vote.author, counted);
         let stake = |wanted: fn(&Decision) -> bool| -> Stake {
             let voters = record.votes.iter().filter(|(_, v)| wanted(&v.decision));
-            voters.map(|(voter, _)| present.committee.stake(*voter)).sum()
+            let stake = voters.map(|(voter, _)| present.committee.stake(*voter)).sum();
+            #[cfg(feature = "planted")]
+            if self.counts_votes_twice {
+                return 2 * stake;
+            }
+            stake
         };
         let quorum = present.committee.quorum();
         if stake(|d| *d == Decision::Approve) >= quorum {

@@ -64,7 +64,9 @@ pub enum Input {
         /// Names the read.
         id: u64,
     },
-    /// The executor has applied everything up to here.
+    /// The executor has applied everything up to here. Also given once after the start,
+    /// when final blocks that were not applied yet have been: an epoch whose last block is
+    /// final on disk waits for it.
     Executed {
         /// The last block applied.
         global: GlobalIndex,
@@ -116,7 +118,8 @@ pub struct Step {
     pub release: Vec<Effect>,
 }
 
-/// What is written to disk.
+/// What is written to disk. The store is synced before the guard's file is written, lazy
+/// updates included: the guard never knows of a block that the store can lose.
 #[derive(Clone, Debug)]
 pub enum Persist {
     /// Into the guard's file, outside the store.

@@ -183,6 +183,7 @@ pub(crate) fn engine_config(rng: &mut Rng, plan: &Plan) -> Vec<u8> {
     );
     #[cfg(feature = "planted")]
     let text = text + crate::planted::engine_config(plan.planted);
+    #[cfg(not(feature = "planted"))]
     let _ = plan;
     text.into_bytes()
 }

@@ -39,7 +39,7 @@ impl Batching {
         self.queue.len()
     }
 
-    pub(super) fn next_close_ms(&self, settings: &super::Settings) -> Option<u64> {
+    fn close_ms(&self, settings: &super::Settings) -> Option<u64> {
         self.oldest_ms.map(|at| at + settings.batch_delay_ms)
     }
 
@@ -58,7 +58,7 @@ impl Batching {
     fn take(&mut self, bytes_max: usize, now_ms: u64) -> Vec<Transaction> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
         while let Some((_, size)) = self.queue.front() {
-            if !taken.is_empty() && bytes + size > bytes_max {
+            if !taken.is_empty() && bytes_max.saturating_sub(bytes) < *size {
                 break;
             }
             let Some((transaction, size)) = self.queue.pop_front() else { break };
@@ -100,16 +100,28 @@ impl Replica {
         self.batching.push_first(Transaction::System(system), bytes, self.now.mono_ms);
     }
 
+    /// When a batch is to be closed for its age; `None` where none may be.
+    pub(super) fn next_close_ms(&self) -> Option<u64> {
+        if self.makes_batches() && self.has_room() { self.batching.close_ms(&self.settings) } else { None }
+    }
+
+    fn makes_batches(&self) -> bool {
+        self.epoch.me.is_some() && self.guard.is_enabled() && !self.closing()
+    }
+
+    fn has_room(&self) -> bool {
+        self.batching.in_flight.len() < self.settings.batches_in_flight_max
+    }
+
     pub(super) fn close_batches(&mut self) {
-        if self.epoch.me.is_none() || !self.guard.is_enabled() || self.closing() {
+        if !self.makes_batches() {
             return;
         }
         loop {
-            let batching = &self.batching;
-            let room = batching.in_flight.len() < self.settings.batches_in_flight_max;
+            let (batching, room) = (&self.batching, self.has_room());
             let due = batching.in_flight.is_empty()
                 || batching.queue_bytes >= self.settings.batch_bytes
-                || batching.next_close_ms(&self.settings).is_some_and(|at| at <= self.now.mono_ms);
+                || batching.close_ms(&self.settings).is_some_and(|at| at <= self.now.mono_ms);
             let tick = self.next_tick_ms().is_some_and(|at| at <= self.now.mono_ms);
             if !(room && (due && batching.queued() > 0 || tick)) {
                 return;
@@ -151,7 +163,7 @@ impl Replica {
     /// When an idle chain wants a tick of this node; `None` while it need not move.
     pub(super) fn next_tick_ms(&self) -> Option<u64> {
         let me = self.epoch.me?;
-        if !self.batching.in_flight.is_empty() || self.closing() || !self.guard.is_enabled() {
+        if !self.batching.in_flight.is_empty() || !self.makes_batches() {
             return None;
         }
         let started = self.ledger.author_times_ms.get(me.as_usize()).is_some_and(|time| *time > 0);
@@ -165,6 +177,10 @@ impl Replica {
 
     /// A batch of a peer (or asked for).
     pub(super) fn receive_batch(&mut self, batch: Arc<HeldBatch>) {
+        // It was verified before the switch, or comes from this node's own store.
+        if self.is_expired(&batch) {
+            return;
+        }
         let wanted = self.ordering.missing.contains_key(&batch.digest);
         if self.pending.contains_key(&batch.digest) || (self.done.contains(&batch.digest) && !wanted) {
             return;
@@ -198,11 +214,13 @@ impl Replica {
 
     /// A batch is final, or can never be ordered any more.
     pub(super) fn release(&mut self, digest: Digest) {
-        let Some(batch) = self.pending.remove(&digest) else { return };
-        if let Some(bytes) = self.pending_bytes.get_mut(&batch.batch().author) {
+        if let Some(batch) = self.pending.remove(&digest)
+            && let Some(bytes) = self.pending_bytes.get_mut(&batch.batch().author)
+        {
             *bytes = bytes.saturating_sub(batch.encoded.len());
         }
         self.batching.in_flight.remove(&digest);
+        self.ordering.missing.remove(&digest);
         if self.done.insert(digest) {
             self.done_order.push_back(digest);
         }
@@ -226,24 +244,39 @@ impl Replica {
         }
     }
 
+    fn is_expired(&self, batch: &HeldBatch) -> bool {
+        batch.batch().number.0 + 1 < self.epoch.start.manifest.number.0
+    }
+
     /// Batches that no block of the epoch that begins may hold. This node's own
     /// transactions among them go back into the queue: (client, seq) makes them run once.
     pub(super) fn expire_batches(&mut self) -> Vec<Digest> {
-        let number = self.epoch.start.manifest.number.0;
-        let expired: Vec<_> = self.pending.values().filter(|b| b.batch().number.0 + 1 < number).cloned().collect();
+        let expired: Vec<_> = self.pending.values().filter(|batch| self.is_expired(batch)).cloned().collect();
+        let mut again = Vec::new();
         for batch in &expired {
-            let own = self.batching.in_flight.contains_key(&batch.digest);
-            self.release(batch.digest);
-            if own && self.epoch.me.is_some() {
-                for transaction in &batch.batch().transactions {
-                    if let Transaction::Client(client) = transaction {
-                        let bytes = client.payload.len() + TRANSACTION_OVERHEAD_BYTES;
-                        self.batching.push(transaction.clone(), bytes, self.now.mono_ms);
-                    }
-                }
+            if self.batching.in_flight.contains_key(&batch.digest) {
+                again.extend(batch.batch().transactions.iter().cloned());
             }
+            self.release(batch.digest);
         }
+        self.requeue(again);
         expired.iter().map(|batch| batch.digest).collect()
+    }
+
+    /// Takes the queue into the epoch that begins. Governance of the former one is void; a
+    /// node outside the committee has to refuse what it cannot order any more.
+    fn requeue(&mut self, mut transactions: Vec<Transaction>) {
+        transactions.extend(self.batching.take(usize::MAX, self.now.mono_ms));
+        for transaction in transactions {
+            let Transaction::Client(client) = &transaction else { continue };
+            if self.epoch.me.is_none() {
+                let refused = Effect::Refused { transaction: client.id(), reason: Refusal::Observer };
+                self.out.release.push(refused);
+                continue;
+            }
+            let bytes = client.payload.len() + TRANSACTION_OVERHEAD_BYTES;
+            self.batching.push(transaction, bytes, self.now.mono_ms);
+        }
     }
 }
 

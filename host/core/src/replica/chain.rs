@@ -36,6 +36,10 @@ impl Replica {
 
     /// The barrier, where one is set by the final chain.
     fn barrier(&self) -> Option<CommitIndex> {
+        #[cfg(feature = "planted")]
+        if self.settings.planted == Some(super::Planted::PastBarrier) {
+            return None;
+        }
         self.ledger.schedule().map(|(_, barrier)| barrier)
     }
 
@@ -76,7 +80,7 @@ impl Replica {
             index: commit.index,
             time_ms: block_time(&self.epoch.committee, &times_ms, former_ms),
             batches: commit.batches.clone(),
-            state_root: if commit.index.0 == 1 { self.epoch.start.state_root } else { None },
+            state_root: self.bound_root(commit.index),
         };
         let record = BlockRecord {
             epoch: self.epoch.start.manifest.number,
@@ -87,6 +91,11 @@ impl Replica {
             block,
         };
         HeldBlock { record: Arc::new(record), batches, ordered_at_ms: Some(self.now.mono_ms) }
+    }
+
+    /// The first block of an epoch binds the state root at the barrier before it.
+    pub(super) fn bound_root(&self, index: CommitIndex) -> Option<Digest> {
+        self.epoch.start.state_root.filter(|_| index.0 == 1)
     }
 
     /// Puts a block on top of the chain held here.
@@ -178,12 +187,12 @@ impl Replica {
             self.out.release.push(Effect::Execute { record: held.record, batches: held.batches });
         }
         self.note_guard(GuardUpdate::FinalMark { global, hash: certificate.hash });
-        self.certificate = Some(certificate.clone());
         let ledger = Arc::new(self.ledger.clone());
         self.out.durable.push(Persist::Final { global, certificate: Box::new(certificate), ledger, batches: final_batches });
         let latency_ms = ordered_at_ms.map_or(0, |at| self.now.mono_ms.saturating_sub(at));
         self.event(Event::Final { index, global, time_ms, latency_ms });
         self.ordering.on_progress();
+        self.sync.last_progress_ms = self.now.mono_ms;
         self.ordering.committed = self.ordering.committed.max(index);
         self.ordering.ordered = self.ordering.ordered.split_off(&index.next());
         if self.ordering.is_running() {

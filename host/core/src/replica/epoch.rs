@@ -55,13 +55,16 @@ impl Replica {
             // Checked when it was proposed, by every node alike.
             Err(reason) => return self.halt(format!("the next epoch cannot begin: {reason}")),
         };
+        let left = self.epoch.committee.members().iter();
+        self.sync.former_peers = left.map(|member| (member.key, member.address.clone())).collect();
         let closed = self.ledger.close();
         let next_proposal = self.ledger.next_proposal;
         self.ledger = Ledger::at_start(&next.start.manifest, next.start.base, next.start.time_ms, next_proposal);
         let window = next.start.manifest.limits.window_blocks;
         self.finality = Finality::new(next.identity, window, CommitIndex(0), self.ledger.hash);
         self.epoch = next;
-        self.certificate = None;
+        #[cfg(feature = "planted")]
+        self.plant();
         self.top_times_ms = self.ledger.author_times_ms.clone();
         self.last_prepare = None;
         self.diverged = false;
@@ -129,11 +132,8 @@ impl Replica {
         for member in proposed.chain(self.epoch.committee.members()) {
             peers.insert(member.key, Some(member.address.clone()));
         }
-        // Those who just left may still have to fetch the barrier's certificate.
-        if let Some(former) = &self.sync.former_peers {
-            for (key, address) in former {
-                peers.entry(*key).or_insert_with(|| Some(address.clone()));
-            }
+        for (key, address) in &self.sync.former_peers {
+            peers.entry(*key).or_insert_with(|| Some(address.clone()));
         }
         peers.remove(&me);
         let peers: Vec<_> = peers.into_iter().collect();

@@ -57,6 +57,21 @@ pub struct Settings {
     pub queue_bytes_max: usize,
     /// Most bytes of batches held of one author that are not final yet.
     pub pending_bytes_per_author_max: usize,
+    /// A bug planted for the simulator.
+    #[cfg(feature = "planted")]
+    pub planted: Option<Planted>,
+}
+
+/// Bugs that the simulator must catch.
+#[cfg(feature = "planted")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Planted {
+    /// Certificates one unit of stake short of a quorum.
+    QuorumMinusOne,
+    /// The barrier is not seen.
+    PastBarrier,
+    /// Each vote on a proposal has twice its stake.
+    VoteCountedTwice,
 }
 
 impl Settings {
@@ -70,6 +85,8 @@ impl Settings {
             batches_in_flight_max: 32,
             queue_bytes_max: 16 << 20,
             pending_bytes_per_author_max: 64 << 20,
+            #[cfg(feature = "planted")]
+            planted: None,
         }
     }
 }
@@ -121,8 +138,6 @@ pub struct Replica {
     epoch: Epoch,
     ledger: Ledger,
     finality: Finality,
-    /// Certificate of the last final block, if the epoch has one.
-    certificate: Option<Certificate>,
     /// Latest batch times up to the top of the chain held here.
     top_times_ms: Vec<u64>,
     /// Hash of this node's chain at the last index it prepared in this epoch.
@@ -168,7 +183,6 @@ impl Replica {
             now,
             next_housekeeping_ms: now.mono_ms + HOUSEKEEPING_MS,
             finality: Finality::new(epoch.identity, window, ledger.index, ledger.hash),
-            certificate: recovery.certificate,
             top_times_ms: ledger.author_times_ms.clone(),
             prepared_on_chain: recovery.prepared_on_chain,
             last_prepare: None,
@@ -192,6 +206,8 @@ impl Replica {
             settings,
             signer,
         };
+        #[cfg(feature = "planted")]
+        replica.plant();
         if let Some(reason) = recovery.signing_stopped {
             replica.event(Event::SigningStopped(reason));
         }
@@ -204,8 +220,7 @@ impl Replica {
         let count = replica.guard.state().start_count + 1;
         replica.note_guard(GuardUpdate::Started { count });
         for batch in recovery.batches {
-            let own = Some(batch.batch().author) == replica.epoch.me;
-            if own && batch.batch().number == replica.epoch.start.manifest.number {
+            if replica.made(&batch, recovery.former.as_ref()) {
                 replica.batching.in_flight.insert(batch.digest, 0);
             }
             replica.hold(batch);
@@ -232,7 +247,7 @@ impl Replica {
 
     /// When `step` wants to be called with [`Input::Wake`] at the latest (monotonic).
     pub fn next_wake_ms(&self) -> u64 {
-        let timers = [self.ordering.next_timer_ms(), self.batching.next_close_ms(&self.settings), self.next_tick_ms()];
+        let timers = [self.ordering.next_timer_ms(), self.next_close_ms(), self.next_tick_ms()];
         timers.into_iter().flatten().fold(self.next_housekeeping_ms, u64::min)
     }
 
@@ -273,7 +288,7 @@ impl Replica {
                 let (message, held) = message.into_parts();
                 self.message(from, message, held);
             }
-            Input::Early { from, message } => self.sync.keep_early(from, message),
+            Input::Early { from, message } => self.on_early(from, message),
             Input::Peer { key, up, rtt_us } => self.peer(key, up, rtt_us),
             Input::Submit(transactions) => self.submit(transactions),
             Input::Stored(batches) => batches.into_iter().for_each(|batch| self.receive_batch(batch)),
@@ -347,7 +362,17 @@ impl Replica {
 
     /// Whether the epoch's last block is final and only the executor is waited for.
     fn closing(&self) -> bool {
+        #[cfg(feature = "planted")]
+        if self.settings.planted == Some(Planted::PastBarrier) {
+            return false;
+        }
         self.ledger.is_at_barrier()
+    }
+
+    #[cfg(feature = "planted")]
+    fn plant(&mut self) {
+        self.finality.is_short_of_quorum = self.settings.planted == Some(Planted::QuorumMinusOne);
+        self.ledger.counts_votes_twice = self.settings.planted == Some(Planted::VoteCountedTwice);
     }
 
     fn event(&mut self, event: Event) {
@@ -356,6 +381,15 @@ impl Replica {
 
     fn send(&mut self, to: Target, message: Message) {
         self.out.release.push(Effect::Send { to, message: Arc::new(message) });
+    }
+
+    /// Whether this node made a batch: in the present epoch or in the former one.
+    fn made(&self, batch: &HeldBatch, former: Option<&Manifest>) -> bool {
+        let number = batch.batch().number;
+        let present = &self.epoch.start.manifest;
+        let manifest = [Some(present), former].into_iter().flatten().find(|manifest| manifest.number == number);
+        let author = manifest.and_then(|manifest| manifest.members.get(batch.batch().author.as_usize()));
+        author.is_some_and(|member| member.key == self.signer.public_key())
     }
 
     /// Every member but this node.

@@ -57,7 +57,7 @@ impl Replica {
         self.reads.next_nonce += 1;
         let ids = std::mem::take(&mut self.reads.waiting);
         let mut answers = BTreeMap::new();
-        if let Some(me) = self.epoch.me {
+        if let Some(me) = self.epoch.me.filter(|_| self.guard.is_enabled()) {
             answers.insert(me, self.highest_prepared());
         }
         self.reads.round = Some(Round { nonce, ids, asked_ms: self.now.mono_ms, answers });
@@ -66,7 +66,11 @@ impl Replica {
         self.serve_reads();
     }
 
+    /// A node that does not sign may have forgotten what it signed: it says nothing.
     pub(super) fn on_read_query(&mut self, from: PublicKey, nonce: u64) {
+        if !self.guard.is_enabled() {
+            return;
+        }
         let reply = Message::ReadReply {
             nonce,
             epoch: self.epoch.start.manifest.number,

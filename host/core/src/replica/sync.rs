@@ -1,7 +1,7 @@
 //! Where peers are, and how a node that is behind catches up: final blocks with a
 //! certificate, from anyone. Nothing but a certificate is believed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use moult_sdk::{CommitIndex, Digest};
@@ -11,7 +11,7 @@ use moult_types::{BlockRecord, GlobalIndex, HeldBatch, Message, PublicKey, Scope
 
 use super::Replica;
 use crate::finality::{HeldBlock, check_certificate};
-use crate::io::{Event, Persist, Target};
+use crate::io::{Effect, Event, Persist, Target};
 
 /// A changed status is told at most so often, and an unchanged one so often at least.
 const STATUS_CHANGED_MS: u64 = 50;
@@ -29,28 +29,31 @@ const ROOTS_MAX: usize = 1024;
 #[derive(Default)]
 pub(super) struct Sync {
     peers: BTreeMap<PublicKey, Option<Status>>,
-    early: Vec<(PublicKey, Message)>,
+    early: VecDeque<(PublicKey, Message)>,
     /// The question for blocks that is out: (peer, first block, asked at).
     asked: Option<(PublicKey, GlobalIndex, u64)>,
-    last_progress_ms: u64,
+    pub(super) last_progress_ms: u64,
     last_status_ms: u64,
     /// The status changed since it was told.
     pub(super) status_due: bool,
     told: Option<(u64, GlobalIndex)>,
     roots: BTreeMap<GlobalIndex, Digest>,
     pub(super) peers_announced: Vec<(PublicKey, Option<String>)>,
-    pub(super) former_peers: Option<Vec<(PublicKey, String)>>,
+    /// Members of the epoch before: some may still have to fetch its last certificate.
+    pub(super) former_peers: Vec<(PublicKey, String)>,
 }
 
 impl Sync {
-    pub(super) fn keep_early(&mut self, from: PublicKey, message: Message) {
-        if self.early.len() < EARLY_MAX {
-            self.early.push((from, message));
+    /// Of too many, the latest are kept: the oldest may never become good.
+    fn keep_early(&mut self, from: PublicKey, message: Message) {
+        self.early.push_back((from, message));
+        if self.early.len() > EARLY_MAX {
+            self.early.pop_front();
         }
     }
 
     pub(super) fn take_early(&mut self) -> Vec<(PublicKey, Message)> {
-        std::mem::take(&mut self.early)
+        std::mem::take(&mut self.early).into()
     }
 
     pub(super) fn note_root(&mut self, global: GlobalIndex, state_root: Digest) {
@@ -62,6 +65,20 @@ impl Sync {
 }
 
 impl Replica {
+    pub(super) fn on_early(&mut self, from: PublicKey, message: Message) {
+        let present = match &message {
+            Message::Engine { identity, .. } | Message::Prepare { identity, .. } => *identity == self.epoch.identity,
+            Message::Batches(batches) => batches.iter().all(|b| b.batch.number <= self.epoch.start.manifest.number),
+            _ => false,
+        };
+        if present {
+            // The switch came in between: the shell has the new keys by the time it does this.
+            self.out.release.push(Effect::Reverify(vec![(from, message)]));
+        } else {
+            self.sync.keep_early(from, message);
+        }
+    }
+
     pub(super) fn peer(&mut self, key: PublicKey, up: bool, rtt_us: u32) {
         if up {
             self.sync.peers.entry(key).or_insert(None);
@@ -183,7 +200,6 @@ impl Replica {
             Ok(held) => {
                 self.follow(held);
                 self.finalize(certificate);
-                self.sync.last_progress_ms = self.now.mono_ms;
                 self.ask_blocks();
             }
             Err(reason) => self.event(Event::EngineMisbehaved(format!("blocks of peer {from}: {reason}"))),
@@ -250,8 +266,8 @@ impl Replica {
             return Err(format!("block {} does not follow block {}", record.block.index.0, index.0));
         }
         // The root at the barrier is this node's own: it cannot follow another one.
-        if record.block.state_root.is_some() && record.block.state_root != self.epoch.start.state_root {
-            return Err("block 1 binds another state root than this node computed".into());
+        if record.block.state_root != self.bound_root(record.block.index) {
+            return Err(format!("block {} binds another state root than this node computed", record.block.index.0));
         }
         Ok(())
     }
