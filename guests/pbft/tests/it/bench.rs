@@ -24,7 +24,7 @@ pub(crate) struct Bench {
 impl Bench {
     /// Replica `me` of four.
     pub(crate) fn new(me: u32) -> Self {
-        let (engine, _) = Pbft::init(settings(me, ""), None).unwrap();
+        let (engine, _) = Pbft::init(settings(me, ""), None).expect("good settings");
         Self { engine, now: 0, disk: Recovered::default() }
     }
 

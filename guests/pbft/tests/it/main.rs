@@ -2,6 +2,7 @@
 
 mod attack;
 mod bench;
+mod host;
 mod hostile;
 #[cfg(feature = "planted")]
 mod planted;

@@ -108,6 +108,17 @@ fn a_calm_committee_of_any_size_stays_in_view_zero_and_comes_to_rest() {
 }
 
 #[test]
+fn a_dead_leader_is_replaced() {
+    for seed in 0..20 {
+        let config = "checkpoint_interval=5\nwindow=20\npipeline=2\nview_timeout_ms=200\nretransmit_ms=60\n"
+            .to_owned();
+        let options = Options { dead: Some(0), loss: 10, config, ..calm(seed, 4) };
+        let report = run(options).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        assert!(report.views >= 1 && report.stable >= 5, "{report:?}");
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..5 {
         let traced = || run(Options { traced: true, ..storm(seed) });

@@ -201,7 +201,7 @@ fn a_view_change_carries_what_is_prepared_and_survives_a_restart() {
 
 fn restart(bench: &Bench) -> (moult_pbft::Pbft, moult_sdk::engine::Outcome) {
     use moult_sdk::engine::Engine;
-    moult_pbft::Pbft::init(crate::bench::settings(3, ""), Some(bench.disk.clone())).unwrap()
+    moult_pbft::Pbft::init(crate::bench::settings(3, ""), Some(bench.disk.clone())).expect("own records")
 }
 
 #[test]
