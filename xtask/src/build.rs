@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use wit_component::ComponentEncoder;
 
+use crate::imports::outside;
 use crate::toolchain::{Kind, Toolchain, cargo};
 
 /// A module that this repository builds.
@@ -53,22 +54,40 @@ pub(crate) fn component(root: &Path, toolchain: &Toolchain, guest: &Guest) -> Re
     let file = format!("{}.wasm", guest.package.replace('-', "_"));
     let path = target.join("wasm32-unknown-unknown/guest").join(file);
     let core = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    ComponentEncoder::default()
-        .validate(true)
-        .module(&core)
-        .and_then(|mut encoder| encoder.encode())
-        .with_context(|| format!("{} is no component: does it call `export_{}!`?", guest.package, guest.world))
+    let component = ComponentEncoder::default().validate(true).module(&core)?.encode()?;
+    let export = format!("moult:{0}/{0}@", guest.world);
+    let exports = outside(&component)?.exports;
+    ensure!(
+        exports.iter().any(|name| name.starts_with(&export)),
+        "{} exports {exports:?}: does it call `export_{}!` under the feature `component`?",
+        guest.package,
+        guest.world
+    );
+    Ok(component)
 }
 
 fn run_cargo(root: &Path, target: &Path, toolchain: &Toolchain, guest: &Guest) -> Result<()> {
     let mut command = Command::new(cargo());
     command.current_dir(root).args(["build", "--locked", "--profile", "guest"]);
-    command.args(["--target", "wasm32-unknown-unknown", "--features", "component", "--package", guest.package]);
+    command.args([
+        "--target",
+        "wasm32-unknown-unknown",
+        "--features",
+        "component",
+        "--package",
+        guest.package,
+    ]);
     if toolchain.kind == Kind::Debian {
         command.args(["-Zbuild-std=std,panic_abort", "-Zbuild-std-features="]).env("RUSTC_BOOTSTRAP", "1");
     }
     // What a developer's environment says must not reach the bytes.
-    for name in ["RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_INCREMENTAL"] {
+    for name in [
+        "RUSTFLAGS",
+        "CARGO_BUILD_RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CARGO_INCREMENTAL",
+    ] {
         command.env_remove(name);
     }
     command
@@ -84,7 +103,8 @@ fn run_cargo(root: &Path, target: &Path, toolchain: &Toolchain, guest: &Guest) -
 /// Takes every path of this machine out of the bytes. The last match counts.
 fn rustflags(root: &Path, target: &Path) -> Result<OsString> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
-    let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or(home.map(|home| home.join(".cargo")));
+    let cargo_home =
+        std::env::var_os("CARGO_HOME").map(PathBuf::from).or(home.map(|home| home.join(".cargo")));
     let cargo_home = cargo_home.context("neither CARGO_HOME nor HOME is set")?;
     let mut flags = OsString::new();
     for (from, to) in [(root, "/src"), (cargo_home.as_path(), "/cargo"), (target, "/target")] {

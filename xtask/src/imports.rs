@@ -33,11 +33,15 @@ pub(crate) fn run(root: &Path, bless: bool) -> Result<()> {
     Ok(())
 }
 
-/// One line an import: its name and its functions.
-fn imports(bytes: &[u8]) -> Result<Vec<String>> {
-    let types = Validator::new_with_features(WasmFeatures::default()).validate_all(bytes)?;
-    let types = types.as_ref();
-    let mut lines = Vec::new();
+/// Top-level names of a component.
+#[derive(Default)]
+pub(crate) struct Outside {
+    pub(crate) imports: Vec<String>,
+    pub(crate) exports: Vec<String>,
+}
+
+pub(crate) fn outside(bytes: &[u8]) -> Result<Outside> {
+    let mut outside = Outside::default();
     let mut depth = 0;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload? {
@@ -45,25 +49,37 @@ fn imports(bytes: &[u8]) -> Result<Vec<String>> {
             Payload::End(_) => depth -= 1,
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
-                    let name = import?.name.name;
-                    let item = types.component_item_for_import(name).context("an untyped import")?;
-                    let ComponentEntityType::Instance(id) = item.ty else {
-                        lines.push(format!("{name}: not an instance"));
-                        continue;
-                    };
-                    let mut functions: Vec<_> = types[id]
-                        .exports
-                        .iter()
-                        .filter(|(_, item)| !matches!(item.ty, ComponentEntityType::Type { .. }))
-                        .map(|(name, _)| name.as_str())
-                        .collect();
-                    functions.sort_unstable();
-                    let what = if functions.is_empty() { "types only".into() } else { functions.join(" ") };
-                    lines.push(format!("{name}: {what}"));
+                    outside.imports.push(import?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    outside.exports.push(export?.name.name.to_owned());
                 }
             }
             _ => {}
         }
+    }
+    Ok(outside)
+}
+
+/// One line an import: its name and its functions.
+fn imports(bytes: &[u8]) -> Result<Vec<String>> {
+    let types = Validator::new_with_features(WasmFeatures::default()).validate_all(bytes)?;
+    let types = types.as_ref();
+    let mut lines = Vec::new();
+    for name in outside(bytes)?.imports {
+        let item = types.component_item_for_import(&name).context("an untyped import")?;
+        let ComponentEntityType::Instance(id) = item.ty else {
+            lines.push(format!("{name}: not an instance"));
+            continue;
+        };
+        let of_types = |ty: &ComponentEntityType| matches!(ty, ComponentEntityType::Type { .. });
+        let exports = types[id].exports.iter().filter(|(_, item)| !of_types(&item.ty));
+        let mut functions: Vec<_> = exports.map(|(name, _)| name.as_str()).collect();
+        functions.sort_unstable();
+        let what = if functions.is_empty() { "types only".into() } else { functions.join(" ") };
+        lines.push(format!("{name}: {what}"));
     }
     Ok(lines)
 }

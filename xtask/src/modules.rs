@@ -105,7 +105,8 @@ fn versions(root: &Path) -> Result<BTreeMap<String, String>> {
     let mut versions = BTreeMap::new();
     for guest in GUESTS {
         let path = root.join(guest.folder).join("Cargo.toml");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let Package { name, version } = toml::from_str::<Manifest>(&text)?.package;
         let version = version.as_str().map_or_else(|| of_workspace.clone(), ToOwned::to_owned);
         versions.insert(name, version);

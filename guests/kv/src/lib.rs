@@ -9,7 +9,8 @@ pub mod keys;
 mod store;
 
 pub use codec::{
-    Command, DecodeError, KEY_BYTES_MAX, Query, Reply, VALUE_BYTES_MAX, decode_count, decode_value, encode_value,
+    Command, DecodeError, KEY_BYTES_MAX, Query, Reply, VALUE_BYTES_MAX, decode_count, decode_value,
+    encode_value,
 };
 pub use store::{Kv, answer, apply, check_takeover};
 

@@ -44,7 +44,8 @@ pub fn check_takeover(state: &dyn ReadState, from: Option<&Info>) -> Result<(), 
         Some([1 | 2]) => Ok(()),
         None if state.scan(&[], None, 1).is_empty() => Ok(()),
         found => {
-            let from = from.map_or_else(|| "nothing".into(), |from| format!("{} {}", from.name, from.version));
+            let from =
+                from.map_or_else(|| "nothing".into(), |from| format!("{} {}", from.name, from.version));
             Err(format!("kv cannot take over a state with schema {found:?} from {from}"))
         }
     }

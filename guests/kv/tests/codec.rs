@@ -1,6 +1,8 @@
 //! The decoders accept exactly what the encoders write.
 
-use moult_kv::{Command, DecodeError, KEY_BYTES_MAX, Query, Reply, VALUE_BYTES_MAX, decode_value, encode_value};
+use moult_kv::{
+    Command, DecodeError, KEY_BYTES_MAX, Query, Reply, VALUE_BYTES_MAX, decode_value, encode_value,
+};
 use moult_sdk::application::Receipt;
 use proptest::collection::vec;
 use proptest::option;

@@ -24,7 +24,8 @@ impl Application for Kv2 {
     fn execute(state: &mut dyn State, _: &[u8], _: &Block, transactions: &[Vec<u8>]) -> Vec<Receipt> {
         let before = read_count(state);
         let mut count = before;
-        let receipts = transactions.iter().map(|bytes| execute_one(state, bytes, &mut count).into()).collect();
+        let receipts =
+            transactions.iter().map(|bytes| execute_one(state, bytes, &mut count).into()).collect();
         if count != before {
             state.put(keys::COUNT, &count.to_be_bytes());
         }
@@ -47,7 +48,8 @@ impl Application for Kv2 {
 
 fn execute_one(state: &mut dyn State, bytes: &[u8], count: &mut u64) -> Reply {
     let command = Command::decode(bytes);
-    let Ok(Command::Put { key, .. } | Command::Delete { key } | Command::CompareAndSwap { key, .. }) = &command
+    let Ok(Command::Put { key, .. } | Command::Delete { key } | Command::CompareAndSwap { key, .. }) =
+        &command
     else {
         return apply(state, command);
     };

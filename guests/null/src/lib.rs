@@ -13,7 +13,11 @@ pub struct Null;
 
 impl Application for Null {
     fn describe() -> Info {
-        Info { name: "null".into(), version: env!("CARGO_PKG_VERSION").into(), interfaces: vec!["null/1".into()] }
+        Info {
+            name: "null".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            interfaces: vec!["null/1".into()],
+        }
     }
 
     fn execute(_: &mut dyn State, _: &[u8], _: &Block, transactions: &[Vec<u8>]) -> Vec<Receipt> {

@@ -6,7 +6,8 @@ pub trait Application {
     fn describe() -> Info;
 
     /// Executes transactions in order, one receipt each.
-    fn execute(state: &mut dyn State, config: &[u8], block: &Block, transactions: &[Vec<u8>]) -> Vec<Receipt>;
+    fn execute(state: &mut dyn State, config: &[u8], block: &Block, transactions: &[Vec<u8>])
+    -> Vec<Receipt>;
 
     /// Answers a read.
     ///

@@ -13,4 +13,6 @@ pub mod engine;
 mod export;
 mod types;
 
-pub use types::{AuthorityIndex, Batch, Committee, CommitIndex, Digest, FaultModel, NowMs, Slot, Stake, Statement};
+pub use types::{
+    AuthorityIndex, Batch, CommitIndex, Committee, Digest, FaultModel, NowMs, Slot, Stake, Statement,
+};

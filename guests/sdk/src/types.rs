@@ -71,7 +71,10 @@ pub type NowMs = u64;
 
 /// What a faulty authority may do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize, serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "host",
+    derive(borsh::BorshSerialize, borsh::BorshDeserialize, serde::Serialize, serde::Deserialize)
+)]
 #[cfg_attr(feature = "host", serde(rename_all = "kebab-case"))]
 pub enum FaultModel {
     /// Stop, and come back with what it had made durable.

@@ -139,12 +139,9 @@ fn check_exports(
         Some(found) => {
             Err(ModuleError::WrongVersion { module, found: shorten(found), served: needed.to_owned() })
         }
-        None => Err(ModuleError::MissingExport {
-            module,
-            world,
-            name: needed.to_owned(),
-            found: listed(exports),
-        }),
+        None => {
+            Err(ModuleError::MissingExport { module, world, name: needed.to_owned(), found: listed(exports) })
+        }
     }
 }
 
@@ -160,8 +157,10 @@ fn check_imports(
         let item = types.component_item_for_import(name);
         let granted = match item.map(|item| item.ty) {
             Some(ComponentEntityType::Instance(id)) => {
-                let only_types =
-                    types[id].exports.values().all(|item| matches!(item.ty, ComponentEntityType::Type { .. }));
+                let only_types = types[id]
+                    .exports
+                    .values()
+                    .all(|item| matches!(item.ty, ComponentEntityType::Type { .. }));
                 grant_of(world) == Some(name) || (name == TYPES && only_types)
             }
             _ => false,

@@ -1,6 +1,8 @@
 //! The settings that every node must share for modules to behave alike.
 
-use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy, WasmFeatures};
+use wasmtime::{
+    Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy, WasmFeatures,
+};
 
 use crate::limits::Limits;
 
@@ -32,7 +34,7 @@ pub fn deterministic_config() -> Config {
         .wasm_component_model(true)
         .relaxed_simd_deterministic(true)
         .wasm_features(off_features(), false)
-        .memory_reservation(4 << 30)
+        .memory_reservation(MEMORY_SLOT_BYTES as u64)
         .memory_guard_size(32 << 20)
         .generate_address_map(false)
         .native_unwind_info(false)
@@ -61,18 +63,20 @@ fn off_features() -> WasmFeatures {
 
 /// The same with this host's pool of instances, which does not reach the machine code.
 pub(crate) fn runtime_config(limits: &Limits) -> Config {
-    let worlds = [&limits.engine, &limits.approval, &limits.application];
-    let most = |of: fn(&crate::limits::WorldLimits) -> usize| worlds.into_iter().map(of).max().unwrap_or(0);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(limits.instances)
         .total_core_instances(limits.instances.saturating_mul(8).max(limits.core_instances))
         .total_memories(limits.instances.saturating_add(limits.memories))
         .total_tables(limits.instances.saturating_mul(4).max(limits.tables))
         .max_core_instances_per_component(limits.core_instances)
-        .max_memories_per_component(limits.memories)
-        .max_tables_per_component(limits.tables)
-        .max_memory_size(most(|world| world.memory_bytes))
-        .table_elements(most(|world| world.table_elements))
+        // What a component may really have is checked by name and number when it is
+        // prepared, and again as it grows.
+        .max_memories_per_component(u32::MAX)
+        .max_memories_per_module(u32::MAX)
+        .max_tables_per_component(u32::MAX)
+        .max_tables_per_module(u32::MAX)
+        .max_memory_size(MEMORY_SLOT_BYTES)
+        .table_elements(TABLE_SLOT_ELEMENTS)
         .max_component_instance_size(MAX_INSTANCE_BYTES)
         .max_core_instance_size(MAX_INSTANCE_BYTES)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
@@ -81,6 +85,12 @@ pub(crate) fn runtime_config(limits: &Limits) -> Config {
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
+
+/// Address space of a memory: all that 32 bits reach, so that no access needs a check.
+const MEMORY_SLOT_BYTES: usize = 4 << 30;
+
+/// Address space of a table: 8 MiB.
+const TABLE_SLOT_ELEMENTS: usize = 1 << 20;
 
 /// Bookkeeping of one instance (imports, globals, functions): scripting languages need
 /// some hundred kilobytes.

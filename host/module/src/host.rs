@@ -64,9 +64,10 @@ impl ModuleHost {
         let cache = cache_dir.map(|folder| Cache::new(folder, cache_key, compatibility(&engine), &limits));
         let nothing = Linker::new(&engine);
         let mut state = Linker::new(&engine);
-        bindings::application::ReplicatedApplication::add_to_linker::<_, HasSelf<HostData>>(&mut state, |data| {
-            data
-        })
+        bindings::application::ReplicatedApplication::add_to_linker::<_, HasSelf<HostData>>(
+            &mut state,
+            |data| data,
+        )
         .map_err(setup)?;
         let shared = Shared {
             engines: Places::new((limits.instances / 2).max(1)),
@@ -94,7 +95,12 @@ impl ModuleHost {
     ///
     /// # Errors
     /// What is wrong; see [`ModuleError`].
-    pub fn prepare(&self, bytes: Arc<[u8]>, expected: ModuleHash, world: World) -> Result<Prepared, ModuleError> {
+    pub fn prepare(
+        &self,
+        bytes: Arc<[u8]>,
+        expected: ModuleHash,
+        world: World,
+    ) -> Result<Prepared, ModuleError> {
         self.counted(self.try_prepare(&bytes, expected, world))
     }
 
@@ -203,7 +209,8 @@ impl ModuleHost {
         };
         check_count(module, "memories", needs.num_memories.into(), limits.memories.into())?;
         check_count(module, "tables", needs.num_tables.into(), limits.tables.into())?;
-        let memory = needs.max_initial_memory_size.unwrap_or(0);
+        // Told in pages of 64 KiB.
+        let memory = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(1 << 16);
         check_count(module, "bytes of initial memory", memory, limits.world(world).memory_bytes as u64)?;
         let table = needs.max_initial_table_size.unwrap_or(0);
         check_count(module, "entries in a table", table, limits.world(world).table_elements as u64)
@@ -255,7 +262,8 @@ impl Place {
     pub(crate) fn of_call(shared: &Arc<Shared>) -> Self {
         let places = &shared.calls;
         let free = places.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = places.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        let mut free =
+            places.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
         *free -= 1;
         Self { shared: shared.clone(), of: |shared| &shared.calls }
     }

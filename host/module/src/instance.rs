@@ -32,7 +32,12 @@ pub(crate) struct HostData {
 struct LocalFailure(wasmtime::Error);
 
 impl ResourceLimiter for HostData {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current);
         if more > self.memory_left || maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
@@ -107,7 +112,7 @@ fn fault(error: &wasmtime::Error, limits: CallLimits) -> Fault {
         return match trap {
             Trap::OutOfFuel => Fault::Budget { fuel: limits.fuel },
             Trap::Interrupt => Fault::Watchdog { limit_ms: limits.watchdog_ms },
-            trap => Fault::Trap(trap.to_string()),
+            trap => Fault::Trap(trap.to_string().trim_start_matches("wasm trap: ").to_owned()),
         };
     }
     if let Some(state) = error.downcast_ref::<StateFault>() {

@@ -137,7 +137,11 @@ impl<A> NativeApplication<A> {
     }
 
     /// Lends the overlay for one call.
-    fn call<T>(overlay: Overlay, writable: bool, call: impl FnOnce(&mut Lent) -> T) -> (Overlay, Result<T, Fault>) {
+    fn call<T>(
+        overlay: Overlay,
+        writable: bool,
+        call: impl FnOnce(&mut Lent) -> T,
+    ) -> (Overlay, Result<T, Fault>) {
         let mut lent = Lent(GuestState::new(overlay, writable, u64::MAX));
         let result = guarded(|| call(&mut lent));
         (lent.0.into_overlay(), result)
@@ -165,7 +169,12 @@ impl<A: Application> ApplicationInstance for NativeApplication<A> {
         (overlay, receipts)
     }
 
-    fn query(&self, overlay: Overlay, config: &[u8], request: &[u8]) -> Result<Result<Vec<u8>, String>, Fault> {
+    fn query(
+        &self,
+        overlay: Overlay,
+        config: &[u8],
+        request: &[u8],
+    ) -> Result<Result<Vec<u8>, String>, Fault> {
         Self::call(overlay, false, |state| A::query(state, config, request)).1
     }
 

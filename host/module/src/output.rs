@@ -113,7 +113,9 @@ pub(crate) fn check_receipts(receipts: &[Receipt], transactions: usize) -> Resul
     if receipts.len() != transactions {
         return Err(format!("{} receipts for {transactions} transactions", receipts.len()));
     }
-    receipts.iter().try_for_each(|receipt| at_most("bytes in a receipt", receipt.output.len(), BODY_BYTES_MAX))
+    receipts
+        .iter()
+        .try_for_each(|receipt| at_most("bytes in a receipt", receipt.output.len(), BODY_BYTES_MAX))
 }
 
 fn at_most(what: &str, has: usize, limit: usize) -> Result<(), String> {

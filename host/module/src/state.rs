@@ -76,12 +76,7 @@ impl GuestState {
         Ok(())
     }
 
-    pub(crate) fn scan(
-        &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-        limit: u32,
-    ) -> Result<Entries, StateFault> {
+    pub(crate) fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: u32) -> Result<Entries, StateFault> {
         for bound in [Some(start), end].into_iter().flatten() {
             if bound.len() > KEY_BYTES_MAX {
                 return Err(StateFault::Key(bound.len()));

@@ -52,7 +52,8 @@ mod tests {
     use moult_sdk::{CommitIndex, Digest, FaultModel};
 
     fn ask(checks: Vec<ModuleCheck>, operator: Option<Verdict>) -> Verdict {
-        let pin = |world: &str, n| ModulePin { world: world.into(), hash: Digest([n; 32]), config: Vec::new() };
+        let pin =
+            |world: &str, n| ModulePin { world: world.into(), hash: Digest([n; 32]), config: Vec::new() };
         let epoch = |number| Epoch {
             number,
             fault_model: FaultModel::Byzantine,

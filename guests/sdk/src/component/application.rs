@@ -45,7 +45,11 @@ pub fn describe<A: Application>() -> wit::Info {
 }
 
 /// `execute` of the contract.
-pub fn execute<A: Application>(config: &[u8], block: wit::Block, transactions: &[Vec<u8>]) -> Vec<wit::Receipt> {
+pub fn execute<A: Application>(
+    config: &[u8],
+    block: wit::Block,
+    transactions: &[Vec<u8>],
+) -> Vec<wit::Receipt> {
     let wit::Block { global_index, epoch, time_ms } = block;
     let receipts = A::execute(&mut HostState, config, &Block { global_index, epoch, time_ms }, transactions);
     receipts.into_iter().map(|Receipt { code, output }| wit::Receipt { code, output }).collect()

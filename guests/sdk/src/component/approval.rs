@@ -2,7 +2,9 @@
 
 use super::types::list;
 use crate::CommitIndex;
-use crate::approval::{ApprovalPolicy, Context, Epoch, Info, Member, ModuleCheck, ModulePin, Proposal, Verdict};
+use crate::approval::{
+    ApprovalPolicy, Context, Epoch, Info, Member, ModuleCheck, ModulePin, Proposal, Verdict,
+};
 use bindings::exports::moult::approval::approval as wit;
 
 /// What `wit-bindgen` makes of the contract.

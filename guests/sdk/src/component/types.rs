@@ -58,11 +58,7 @@ impl From<wit::Statement> for Statement {
 
 impl From<Statement> for wit::Statement {
     fn from(statement: Statement) -> Self {
-        Self {
-            author: statement.author.0,
-            slot: statement.slot.into(),
-            digest: statement.digest.into(),
-        }
+        Self { author: statement.author.0, slot: statement.slot.into(), digest: statement.digest.into() }
     }
 }
 

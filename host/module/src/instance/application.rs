@@ -10,7 +10,8 @@ use wasmtime::Store;
 
 use super::{HostData, bad_output, no_instance, run, start, store};
 use crate::bindings::application::{
-    ReplicatedApplicationPre, exports::moult::application::application as wit,
+    ReplicatedApplicationPre,
+    exports::moult::application::application as wit,
     moult::application::state::{Entry, Host},
 };
 use crate::host::{Place, Shared};
@@ -63,7 +64,8 @@ impl WasmApplication {
 
 impl ApplicationInstance for WasmApplication {
     fn describe(&self) -> Result<Info, Fault> {
-        let (_, info) = self.call(None, self.shared.limits.application.call, |guest, store| guest.call_describe(store));
+        let (_, info) =
+            self.call(None, self.shared.limits.application.call, |guest, store| guest.call_describe(store));
         let info = Info::from(info?);
         output::check_info(&info.name, &info.version, &info.interfaces)
             .map_err(|problem| bad_output(&self.shared, WORLD, problem))?;
@@ -92,7 +94,12 @@ impl ApplicationInstance for WasmApplication {
         (overlay, receipts)
     }
 
-    fn query(&self, overlay: Overlay, config: &[u8], request: &[u8]) -> Result<Result<Vec<u8>, String>, Fault> {
+    fn query(
+        &self,
+        overlay: Overlay,
+        config: &[u8],
+        request: &[u8],
+    ) -> Result<Result<Vec<u8>, String>, Fault> {
         let limits = self.shared.limits.application.call;
         self.call_with(overlay, false, limits, |guest, store| guest.call_query(store, config, request)).1
     }

@@ -2,7 +2,8 @@
 
 use moult_sdk::application::{Info as ApplicationInfo, Receipt};
 use moult_sdk::engine::{
-    Action, Choice, Commit, DurableRecord, Envelope, Event, Info, InitError, Outcome, Recipients, Recovered, Settings,
+    Action, Choice, Commit, DurableRecord, Envelope, Event, Info, InitError, Outcome, Recipients, Recovered,
+    Settings,
 };
 use moult_sdk::{AuthorityIndex, Batch, CommitIndex, Committee, Digest, FaultModel, Slot, Statement};
 
@@ -217,7 +218,9 @@ impl From<wit::Action> for Action {
                 likely_holder: fetch.likely_holder.map(AuthorityIndex),
             },
             wit::Action::Truncate(id) => Self::Truncate(id),
-            wit::Action::ReleaseSlots(wit::SlotMark { kind, a, b }) => Self::ReleaseSlots(Slot { kind, a, b }),
+            wit::Action::ReleaseSlots(wit::SlotMark { kind, a, b }) => {
+                Self::ReleaseSlots(Slot { kind, a, b })
+            }
             wit::Action::Accuse(proof) => Self::Accuse(proof),
             wit::Action::Measure(wit::Measure { gauge, value }) => Self::Measure { gauge, value },
         }

@@ -11,8 +11,13 @@ use crate::common::{application, execute, module, worker};
 
 fn host_at(folder: &Path, key: u8) -> ModuleHost {
     let cache_dir = Some(folder.join("code"));
-    ModuleHost::new(HostConfig { cache_dir, cache_key: [key; 32], compile: worker(), limits: Limits::default() })
-        .expect("a host")
+    ModuleHost::new(HostConfig {
+        cache_dir,
+        cache_key: [key; 32],
+        compile: worker(),
+        limits: Limits::default(),
+    })
+    .expect("a host")
 }
 
 /// Hits, misses, rejections and compilations after one use of a module.
@@ -25,7 +30,8 @@ fn use_once(folder: &Path, key: u8, name: &str) -> [u64; 4] {
 }
 
 fn only_file(folder: &Path) -> PathBuf {
-    let mut files = std::fs::read_dir(folder.join("code")).expect("a folder").map(|f| f.expect("a file").path());
+    let mut files =
+        std::fs::read_dir(folder.join("code")).expect("a folder").map(|f| f.expect("a file").path());
     let file = files.next().expect("one file");
     assert_eq!(files.next(), None, "no temporary file stays");
     file
@@ -50,7 +56,8 @@ fn a_damaged_file_is_compiled_anew() {
         bad[at] ^= 1;
         bad
     });
-    let others = [good[..good.len() - 1].to_vec(), good[..20].to_vec(), vec![], [good.clone(), vec![0]].concat()];
+    let others =
+        [good[..good.len() - 1].to_vec(), good[..20].to_vec(), vec![], [good.clone(), vec![0]].concat()];
     for bad in flipped.into_iter().chain(others) {
         std::fs::write(&file, bad).expect("written");
         assert_eq!(use_once(folder.path(), 1, "kv"), [0, 0, 1, 1]);

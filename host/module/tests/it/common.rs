@@ -26,7 +26,10 @@ pub fn host_with(limits: Limits) -> ModuleHost {
 
 /// The true worker.
 pub fn worker() -> Compile {
-    Compile::Worker(CompileWorker { program: env!("CARGO_BIN_EXE_moult-compile-worker").into(), args: vec![] })
+    Compile::Worker(CompileWorker {
+        program: env!("CARGO_BIN_EXE_moult-compile-worker").into(),
+        args: vec![],
+    })
 }
 
 /// A module of this repository: as checked in, or from MOULT_MODULES_DIR.
@@ -51,7 +54,10 @@ pub fn empty_state() -> Overlay {
 }
 
 /// Executes over an empty state.
-pub fn execute(application: &dyn ApplicationInstance, transactions: &[Vec<u8>]) -> Result<Vec<Receipt>, Fault> {
+pub fn execute(
+    application: &dyn ApplicationInstance,
+    transactions: &[Vec<u8>],
+) -> Result<Vec<Receipt>, Fault> {
     application.execute(empty_state(), &[], BLOCK, transactions).1
 }
 

@@ -38,7 +38,9 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
 
 fn base() -> Overlay {
     let map: BTreeMap<Vec<u8>, Vec<u8>> =
-        [(vec![1, b'k', 0], vec![1]), (vec![1, b'k', 1, 1], vec![]), (vec![2, b'x'], vec![3])].into();
+        [(&b"\x01mschema"[..], &[1][..]), (b"\x01k\x00", &[1]), (b"\x01k\x01\x01", &[]), (b"\x02x", &[3])]
+            .map(|(key, value): (&[u8], &[u8])| (key.to_vec(), value.to_vec()))
+            .into();
     Overlay::new(Arc::new(map), 1)
 }
 
@@ -63,7 +65,11 @@ fn same(
     blocks: &[Vec<Vec<u8>>],
 ) -> Result<(), TestCaseError> {
     prop_assert_eq!(wasm.describe(), native.describe());
-    let mut overlays = [base(), base()];
+    let (ours, migrated) = wasm.upgrade(base(), &[], None);
+    let (theirs, expected) = native.upgrade(base(), &[], None);
+    prop_assert_eq!(migrated, Ok(Ok(())));
+    prop_assert_eq!(expected, Ok(Ok(())));
+    let mut overlays = [ours, theirs];
     for block in blocks {
         let [ours, theirs] = overlays;
         let (ours, receipts) = wasm.execute(ours, &[], BLOCK, block);

@@ -24,13 +24,18 @@ fn kv_to_kv2_and_back() {
     let (state, result) = kv2.upgrade(state, &[], Some(&first));
     assert_eq!(result, Ok(Ok(())));
     assert_eq!(state.get(keys::SCHEMA), Some(vec![2]));
-    let (state, receipts) = kv2.execute(state, &[], BLOCK, &[
-        put(3),
-        put(200),
-        Command::Delete { key: vec![1] }.encode(),
-        Command::Delete { key: vec![2] }.encode(),
-        Command::Delete { key: vec![2] }.encode(),
-    ]);
+    let (state, receipts) = kv2.execute(
+        state,
+        &[],
+        BLOCK,
+        &[
+            put(3),
+            put(200),
+            Command::Delete { key: vec![1] }.encode(),
+            Command::Delete { key: vec![2] }.encode(),
+            Command::Delete { key: vec![2] }.encode(),
+        ],
+    );
     assert!(receipts.is_ok());
     let answer = kv2.query(state.clone(), &[], &count).expect("no fault").expect("a count");
     assert_eq!(decode_count(&answer), Ok(39));

@@ -1,0 +1,257 @@
+//! `cargo xtask test`: every check of the repository, one build of everything, and a summary
+//! with the minutes that each part took.
+//!
+//! All test programs come from a single `cargo test --workspace --no-run`: building package
+//! by package would compile the large dependencies once for each set of features.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::toolchain::cargo;
+
+/// What is left out by `--quick`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Always,
+    Long,
+}
+
+struct Suite {
+    root: PathBuf,
+    quick: bool,
+    seeds: u64,
+    done: Vec<(String, f64, Outcome)>,
+    passed: u64,
+    failed: u64,
+    skipped: Vec<String>,
+}
+
+enum Outcome {
+    Ok,
+    Failed(String),
+}
+
+/// A built test program.
+struct Program {
+    package: String,
+    target: String,
+    folder: PathBuf,
+    path: PathBuf,
+}
+
+pub(crate) fn run(root: &Path, quick: bool, seeds: u64) -> Result<()> {
+    let mut suite = Suite {
+        root: root.to_path_buf(),
+        quick,
+        seeds,
+        done: Vec::new(),
+        passed: 0,
+        failed: 0,
+        skipped: Vec::new(),
+    };
+    suite.part("format", Part::Always, |suite| suite.cargo(&["fmt", "--all", "--check"]));
+    suite.part("bans, licences, sources", Part::Long, |suite| suite.deny());
+    suite.part("modules are reproducible", Part::Long, |suite| suite.xtask(&["modules", "--check"]));
+    suite.part("imports of modules", Part::Always, |suite| suite.xtask(&["imports"]));
+    suite.part("lints", Part::Always, |suite| {
+        suite.cargo(&["clippy", "--workspace", "--all-targets", "--release", "--locked", "--", "-D", "warnings"])
+    });
+    let mut programs = Vec::new();
+    suite.part("build", Part::Always, |suite| {
+        programs = suite.build()?;
+        Ok(())
+    });
+    let slow = |program: &&Program| program.package == "moult-tests";
+    suite.part("unit and integration tests", Part::Always, |suite| {
+        suite.run_programs(programs.iter().filter(|program| !slow(program)), &[])
+    });
+    suite.part("documentation examples", Part::Long, |suite| suite.cargo_tests(&["--doc", "--workspace"]));
+    suite.part("seeds in the simulator", Part::Always, |suite| suite.simulate());
+    suite.part("planted bugs are caught", Part::Long, |suite| suite.planted());
+    suite.part("clusters of processes", Part::Long, |suite| {
+        suite.run_programs(programs.iter().filter(slow), &["--test-threads", "1"])
+    });
+    suite.finish()
+}
+
+impl Suite {
+    fn part(&mut self, name: &str, part: Part, work: impl FnOnce(&mut Self) -> Result<()>) {
+        if self.quick && part == Part::Long {
+            self.skipped.push(format!("{name} (--quick)"));
+            return;
+        }
+        println!("\n==== {name}");
+        let started = Instant::now();
+        let outcome = match work(self) {
+            Ok(()) => Outcome::Ok,
+            Err(problem) => {
+                println!("{problem:#}");
+                Outcome::Failed(format!("{problem:#}").lines().next().unwrap_or_default().to_owned())
+            }
+        };
+        self.done.push((name.to_owned(), started.elapsed().as_secs_f64() / 60.0, outcome));
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root).stdin(Stdio::null());
+        command
+    }
+
+    fn cargo(&self, args: &[&str]) -> Result<()> {
+        let status = self.command(&cargo()).args(args).status().context("cargo cannot be run")?;
+        ensure!(status.success(), "`cargo {}` failed ({status})", args.join(" "));
+        Ok(())
+    }
+
+    fn xtask(&self, args: &[&str]) -> Result<()> {
+        let me = std::env::current_exe().context("this program does not know its own path")?;
+        let status = self.command(&me).args(args).status()?;
+        ensure!(status.success(), "`cargo xtask {}` failed ({status})", args.join(" "));
+        Ok(())
+    }
+
+    /// Installs cargo-deny where it is missing.
+    fn deny(&self) -> Result<()> {
+        let here = self.command(&cargo()).args(["deny", "--version"]).output().is_ok_and(|out| out.status.success());
+        if !here {
+            println!("cargo-deny is not installed: installing it");
+            // A folder of its own: the settings of this workspace do not apply to it.
+            let folder = self.root.join("target/tools");
+            self.cargo(&["install", "--locked", "cargo-deny", "--target-dir", &folder.display().to_string()])?;
+        }
+        self.cargo(&["deny", "check", "bans", "licenses", "sources"])
+    }
+
+    fn build(&self) -> Result<Vec<Program>> {
+        let mut command = self.command(&cargo());
+        command.args(["test", "--workspace", "--release", "--locked", "--no-run", "--message-format", "json-render-diagnostics"]);
+        let output = command.stderr(Stdio::inherit()).output().context("cargo cannot be run")?;
+        ensure!(output.status.success(), "the tests do not build");
+        let mut programs = Vec::new();
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let message: serde_json::Value = serde_json::from_str(line).context("cargo's messages")?;
+            let is_test = message["profile"]["test"].as_bool() == Some(true);
+            if let (true, Some(path)) = (is_test, message["executable"].as_str()) {
+                let manifest = PathBuf::from(message["manifest_path"].as_str().unwrap_or_default());
+                let folder = manifest.parent().context("a manifest without a folder")?.to_path_buf();
+                programs.push(Program {
+                    package: package_name(&manifest)?,
+                    target: message["target"]["name"].as_str().unwrap_or_default().to_owned(),
+                    folder,
+                    path: PathBuf::from(path),
+                });
+            }
+        }
+        ensure!(!programs.is_empty(), "cargo built no test program");
+        // The programs that tests start.
+        self.cargo(&["build", "--workspace", "--release", "--locked", "--bins"])?;
+        programs.sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
+        Ok(programs)
+    }
+
+    fn run_programs<'a>(&mut self, programs: impl Iterator<Item = &'a Program>, args: &[&str]) -> Result<()> {
+        let mut bad = Vec::new();
+        for program in programs {
+            println!("---- {} {}", program.package, program.target);
+            let mut command = self.command(&program.path);
+            command.current_dir(&program.folder).args(args);
+            command.env("MOULT_BIN", self.built("moult")).env("CARGO_MANIFEST_DIR", &program.folder);
+            if !self.count(&mut command)? {
+                bad.push(format!("{} {}", program.package, program.target));
+            }
+        }
+        ensure!(bad.is_empty(), "tests failed in: {}", bad.join(", "));
+        Ok(())
+    }
+
+    fn cargo_tests(&mut self, args: &[&str]) -> Result<()> {
+        let mut command = self.command(&cargo());
+        command.args(["test", "--release", "--locked"]).args(args);
+        ensure!(self.count(&mut command)?, "`cargo test {}` failed", args.join(" "));
+        Ok(())
+    }
+
+    /// Runs a test program, shows what it prints and adds up its closing lines.
+    fn count(&mut self, command: &mut Command) -> Result<bool> {
+        let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {command:?}"))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let failed = !output.status.success();
+        for line in text.lines() {
+            let passes = line.starts_with("test ") && line.ends_with("... ok");
+            if failed || !passes {
+                println!("{line}");
+            }
+            if let Some(counts) = line.strip_prefix("test result: ") {
+                let number = |what: &str| -> u64 {
+                    let before = counts.split(what).next().unwrap_or_default();
+                    before.split_whitespace().next_back().and_then(|n| n.parse().ok()).unwrap_or(0)
+                };
+                self.passed += number(" passed");
+                self.failed += number(" failed");
+                if number(" ignored") > 0 {
+                    self.skipped.push(format!("{} ignored tests in {command:?}", number(" ignored")));
+                }
+            }
+        }
+        Ok(!failed)
+    }
+
+    fn simulate(&mut self) -> Result<()> {
+        let seeds = if self.quick { 30 } else { self.seeds };
+        let mut command = self.command(&self.built("moult-sim"));
+        let status = command.args(["--first", "0", "--seeds", &seeds.to_string()]).status();
+        let status = status.context("moult-sim is not built")?;
+        if status.success() {
+            self.passed += seeds;
+            return Ok(());
+        }
+        self.failed += 1;
+        bail!("a seed failed ({status}): the lines above say how to repeat it")
+    }
+
+    /// Builds with bugs planted on purpose, apart from everything that ships.
+    fn planted(&mut self) -> Result<()> {
+        self.cargo_tests(&["--package", "moult-pbft", "--features", "planted"])?;
+        self.cargo_tests(&["--package", "moult-sim", "--features", "planted", "--test", "planted"])
+    }
+
+    fn built(&self, program: &str) -> PathBuf {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
+        target.join("release").join(program)
+    }
+
+    fn finish(self) -> Result<()> {
+        println!("\n==== summary");
+        let mut bad = 0;
+        for (name, minutes, outcome) in &self.done {
+            let verdict = match outcome {
+                Outcome::Ok => "ok".to_owned(),
+                Outcome::Failed(problem) => {
+                    bad += 1;
+                    format!("FAILED: {problem}")
+                }
+            };
+            println!("{minutes:6.1} min  {name}: {verdict}");
+        }
+        let all: f64 = self.done.iter().map(|(_, minutes, _)| minutes).sum();
+        println!("{all:6.1} min  in all");
+        for skipped in &self.skipped {
+            println!("skipped: {skipped}");
+        }
+        let failed = self.failed.max(bad);
+        println!("\n{} passed, {failed} failed, {} skipped", self.passed, self.skipped.len());
+        ensure!(failed == 0, "not everything passed");
+        Ok(())
+    }
+}
+
+fn package_name(manifest: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(manifest).with_context(|| manifest.display().to_string())?;
+    let parsed: toml::Table = text.parse().with_context(|| manifest.display().to_string())?;
+    let name = parsed.get("package").and_then(|package| package.get("name")).and_then(toml::Value::as_str);
+    Ok(name.context("a manifest without a name")?.to_owned())
+}
