@@ -19,6 +19,9 @@ pub struct ErrorBody {
     pub message: String,
     /// Whether the call was certainly not applied (4xx and 503) or may have been (504).
     pub applied: Applied,
+    /// With the code `mismatch`: what the key holds, as `?expect=` takes it (hex, or `none`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<String>,
 }
 
 /// Whether a refused call changed anything.

@@ -38,6 +38,8 @@ pub(crate) struct Running {
     pub(crate) instance: Arc<dyn ApplicationInstance>,
     pub(crate) config: Vec<u8>,
     pub(crate) info: Info,
+    /// Whether it is a key-value store (interface `kv/1`).
+    pub(crate) is_kv: bool,
 }
 
 pub(crate) struct Executor {
@@ -244,7 +246,8 @@ impl Executor {
                         return Err(format!("module {} is no application", pin.hash));
                     };
                     let instance = prepared.application().map_err(|e| e.to_string())?;
-                    return Ok(Running { instance, config: pin.config.clone(), info });
+                    let is_kv = info.interfaces.iter().any(|interface| interface == "kv/1");
+                    return Ok(Running { instance, config: pin.config.clone(), info, is_kv });
                 }
                 Err(problem) if self.shared.is_stopping() => return Err(problem),
                 Err(problem) => {

@@ -13,8 +13,9 @@ use moult_types::{
     ClientId, ClientTransaction, Committee, EpochChangeProposal, GlobalIndex, ProposalId, TransactionId,
 };
 use thiserror::Error;
+use tokio::sync::oneshot;
 
-use crate::shared::Shared;
+use crate::shared::{Shared, WriteResult};
 use crate::view::View;
 
 /// Why a write has no receipt.
@@ -23,6 +24,9 @@ pub enum WriteError {
     /// Certainly not applied.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The node stopped first.
+    #[error("the node stopped before the write was final; it may still be applied. Ask another node for its receipt, or retry with the same client and number")]
+    Stopped,
     /// Not known: it may be applied later.
     #[error("the write was not final within {limit_ms} ms; it may still be applied. Ask for its receipt, or retry with the same client and number")]
     Timeout {
@@ -74,11 +78,7 @@ impl NodeHandle {
     /// The id of a transaction that came in here; without a name and number of its own it
     /// gets one that is never used again.
     pub fn transaction_id(&self, named: Option<(Vec<u8>, u64)>) -> TransactionId {
-        let (name, seq) = named.unwrap_or_else(|| {
-            // One session a start: numbers of different starts never meet.
-            let started = self.shared.now().wall_ms.saturating_sub(self.shared.uptime().as_millis() as u64);
-            (format!("~{started:x}").into_bytes(), self.shared.next_anonymous())
-        });
+        let (name, seq) = named.unwrap_or_else(|| self.shared.next_anonymous());
         TransactionId { client: ClientId { ingress: self.shared.authority, name }, seq }
     }
 
@@ -87,18 +87,19 @@ impl NodeHandle {
     /// # Errors
     /// Refused before it was ordered, or the time ran out.
     pub async fn write(&self, id: TransactionId, payload: Vec<u8>) -> Result<Receipt, WriteError> {
-        let limit_ms = self.shared.config.limits.write_timeout_ms;
-        let waiting = self.shared.wait_for_write(id.clone());
-        let transaction = ClientTransaction { client: id.client.clone(), seq: id.seq, payload };
-        if !self.shared.try_input(Input::Submit(vec![transaction])) {
-            self.shared.refuse_write(&id, Refusal::Overloaded);
+        if self.shared.is_stopping() {
+            return Err(Refusal::Draining.into());
         }
-        match tokio::time::timeout(Duration::from_millis(limit_ms), waiting).await {
+        let limit_ms = self.shared.config.limits.write_timeout_ms;
+        let transaction = ClientTransaction { client: id.client.clone(), seq: id.seq, payload };
+        let mut waiting = WaitingWrite::new(&self.shared, id);
+        if !self.shared.try_input(Input::Submit(vec![transaction])) {
+            return Err(Refusal::Overloaded.into());
+        }
+        match tokio::time::timeout(Duration::from_millis(limit_ms), &mut waiting.result).await {
             Ok(Ok(result)) => Ok(result?),
-            Ok(Err(_)) | Err(_) => {
-                self.shared.forget_write(&id);
-                Err(WriteError::Timeout { limit_ms })
-            }
+            Ok(Err(_)) if self.shared.is_stopping() => Err(WriteError::Stopped),
+            Ok(Err(_)) | Err(_) => Err(WriteError::Timeout { limit_ms }),
         }
     }
 
@@ -108,18 +109,18 @@ impl NodeHandle {
     /// # Errors
     /// No quorum answered in time.
     pub async fn catch_up_for_read(&self) -> Result<(), ReadError> {
-        let limit_ms = self.shared.config.limits.read_timeout_ms;
-        let (id, served) = self.shared.wait_for_read();
-        if !self.shared.try_input(Input::Read { id }) {
-            self.shared.forget_read(id);
+        if self.shared.is_stopping() {
             return Err(ReadError::Overloaded);
         }
-        match tokio::time::timeout(Duration::from_millis(limit_ms), served).await {
+        let limit_ms = self.shared.config.limits.read_timeout_ms;
+        let mut waiting = WaitingRead::new(&self.shared);
+        if !self.shared.try_input(Input::Read { id: waiting.id }) {
+            return Err(ReadError::Overloaded);
+        }
+        match tokio::time::timeout(Duration::from_millis(limit_ms), &mut waiting.served).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => {
-                self.shared.forget_read(id);
-                Err(ReadError::NoQuorum { limit_ms })
-            }
+            Ok(Err(_)) if self.shared.is_stopping() => Err(ReadError::Overloaded),
+            Ok(Err(_)) | Err(_) => Err(ReadError::NoQuorum { limit_ms }),
         }
     }
 
@@ -169,6 +170,50 @@ impl NodeHandle {
 
     /// How far the state is, for local reads.
     pub fn executed(&self) -> GlobalIndex {
-        self.view().executed.0
+        self.shared.peek(|view| view.executed.0)
+    }
+}
+
+/// A client that waits for a write. Dropping it (the client may have gone) forgets it.
+struct WaitingWrite<'a> {
+    shared: &'a Shared,
+    id: TransactionId,
+    result: oneshot::Receiver<WriteResult>,
+}
+
+impl<'a> WaitingWrite<'a> {
+    fn new(shared: &'a Shared, id: TransactionId) -> Self {
+        Self { shared, result: shared.wait_for_write(id.clone()), id }
+    }
+}
+
+impl Drop for WaitingWrite<'_> {
+    fn drop(&mut self) {
+        self.result.close();
+        if !self.result.is_terminated() {
+            self.shared.forget_write(&self.id);
+        }
+    }
+}
+
+/// A client that waits to read.
+struct WaitingRead<'a> {
+    shared: &'a Shared,
+    id: u64,
+    served: oneshot::Receiver<()>,
+}
+
+impl<'a> WaitingRead<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let (id, served) = shared.wait_for_read();
+        Self { shared, id, served }
+    }
+}
+
+impl Drop for WaitingRead<'_> {
+    fn drop(&mut self) {
+        if !self.served.is_terminated() {
+            self.shared.forget_read(self.id);
+        }
     }
 }

@@ -1,8 +1,13 @@
 //! Prometheus metrics; `docs/METRICS.md` is the table.
 
+use std::time::Duration;
+
 use moult_core::Event;
 use moult_core::io::EpochStart;
 use moult_types::BlockRecord;
+
+use crate::handle::WriteError;
+use crate::shared::Shared;
 
 /// Everything that `/metrics` shows.
 #[derive(Default)]
@@ -14,4 +19,10 @@ impl Metrics {
     pub(crate) fn executed(&self, _record: &BlockRecord, _transactions: usize) {}
     pub(crate) fn duplicate_identity(&self) {}
     pub(crate) fn bad_message(&self) {}
+    pub(crate) fn request(&self, _endpoint: &'static str, _status: u16, _took: Duration) {}
+    pub(crate) fn rejected(&self, _reason: &'static str) {}
+    pub(crate) fn write_failed(&self, _e: &WriteError) {}
+    pub(crate) fn render(&self, _shared: &Shared) -> String {
+        String::new()
+    }
 }

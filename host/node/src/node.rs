@@ -145,6 +145,16 @@ impl Node {
         Ok(Self { shared, network, api, replica, executor, _lock: lock })
     }
 
+    /// Where clients reach it: the port that the system chose, where the configuration has 0.
+    pub fn api_address(&self) -> std::net::SocketAddr {
+        self.api.address()
+    }
+
+    /// What interfaces may do with it.
+    pub fn handle(&self) -> crate::NodeHandle {
+        crate::NodeHandle { shared: self.shared.clone() }
+    }
+
     /// Refuses new transactions, drains, flushes, closes.
     ///
     /// # Errors
@@ -297,7 +307,8 @@ fn share(
     let applied = opened.store.state().applied().map_err(store_error)?;
     let view = View::new(epoch, ledger, (applied.global, moult_types::Digest::ZERO));
     let store = opened.store.clone();
-    Ok(Shared::new(config, keys, authority, genesis.chain(), store, modules, Metrics::default(), view))
+    Shared::new(config, keys, authority, genesis.chain(), store, modules, Metrics::default(), view)
+        .map_err(|e| NodeError::Fatal(format!("the system gives no randomness: {e}")))
 }
 
 fn start_threads(
@@ -331,6 +342,7 @@ fn start_threads(
     let mut effects = Effects { shared: shared.clone(), executor: work, runtime: runtime.clone() };
     let writer = LogWriter::start(sink, LOG_QUEUE, move |step: Result<Vec<Effect>, _>| effects.carry_out(step))
         .map_err(store_error)?;
+    let _ = shared.log_stats.set(writer.stats().clone());
     let replica = {
         let shared = shared.clone();
         spawn("moult-replica", move || {

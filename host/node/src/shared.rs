@@ -11,7 +11,7 @@ use moult_core::verify::VerifyContext;
 use moult_core::{Input, Now};
 use moult_crypto::KeyPair;
 use moult_net::Network;
-use moult_store::Store;
+use moult_store::{Store, WriterStats};
 use moult_types::{AuthorityId, ChainId, TransactionId};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -21,8 +21,11 @@ use crate::metrics::Metrics;
 use crate::modules::Modules;
 use crate::view::View;
 
+/// Sessions for clients without a name.
+const ANONYMOUS_SESSIONS: u64 = 16;
+
 /// The end of a write as its client is told.
-pub type WriteResult = Result<Receipt, Refusal>;
+pub(crate) type WriteResult = Result<Receipt, Refusal>;
 
 pub(crate) struct Shared {
     pub(crate) config: NodeConfig,
@@ -39,11 +42,15 @@ pub(crate) struct Shared {
     /// Answers to the replica's own questions: their number is bounded by the questions.
     answers: mpsc::UnboundedSender<Input>,
     view: RwLock<View>,
-    running: RwLock<Option<Running>>,
+    running: RwLock<Option<Arc<Running>>>,
+    /// Of the log thread, once it runs.
+    pub(crate) log_stats: OnceLock<Arc<WriterStats>>,
     writes: Mutex<BTreeMap<TransactionId, Vec<oneshot::Sender<WriteResult>>>>,
     reads: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
     next_read: AtomicU64,
     next_anonymous: AtomicU64,
+    /// Begins the names of this start's sessions for clients without a name.
+    anonymous: [u8; 16],
     started: Instant,
     stopping: AtomicBool,
     fatal: Mutex<Option<String>>,
@@ -68,7 +75,9 @@ impl Shared {
         modules: Modules,
         metrics: Metrics,
         view: View,
-    ) -> (Arc<Self>, Queues) {
+    ) -> Result<(Arc<Self>, Queues), getrandom::Error> {
+        let mut anonymous = [0; 16];
+        getrandom::fill(&mut anonymous)?;
         let (inputs, input_queue) = mpsc::channel(config.limits.inputs_max);
         let (answers, answer_queue) = mpsc::unbounded_channel();
         let shared = Self {
@@ -85,16 +94,18 @@ impl Shared {
             answers,
             view: RwLock::new(view),
             running: RwLock::new(None),
+            log_stats: OnceLock::new(),
             writes: Mutex::default(),
             reads: Mutex::default(),
             next_read: AtomicU64::new(1),
             next_anonymous: AtomicU64::new(1),
+            anonymous,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             fatal: Mutex::default(),
             ended: Notify::new(),
         };
-        (Arc::new(shared), Queues { inputs: input_queue, answers: answer_queue })
+        Ok((Arc::new(shared), Queues { inputs: input_queue, answers: answer_queue }))
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -125,25 +136,38 @@ impl Shared {
         self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Looks at the view without a copy of it.
+    pub(crate) fn peek<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(crate) fn view_mut(&self, change: impl FnOnce(&mut View)) {
         change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    pub(crate) fn running(&self) -> Option<Running> {
+    pub(crate) fn running(&self) -> Option<Arc<Running>> {
         self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_running(&self, running: Running) {
-        *self.running.write().unwrap_or_else(PoisonError::into_inner) = Some(running);
+        *self.running.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(running));
     }
 
     pub(crate) fn verify_context(&self) -> Option<Arc<VerifyContext>> {
         self.verify.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A number for a transaction whose client gave none; unique within this start.
-    pub(crate) fn next_anonymous(&self) -> u64 {
-        self.next_anonymous.fetch_add(1, Ordering::Relaxed)
+    /// Name and number for a transaction whose client gave none; never given twice.
+    ///
+    /// Several sessions take turns, so that a transaction may be overtaken by many others
+    /// before it falls out of its session's window. No header of a request can name one:
+    /// their names begin with a zero byte.
+    pub(crate) fn next_anonymous(&self) -> (Vec<u8>, u64) {
+        let number = self.next_anonymous.fetch_add(1, Ordering::Relaxed);
+        let mut name = Vec::with_capacity(2 + self.anonymous.len());
+        name.extend([0, (number % ANONYMOUS_SESSIONS) as u8]);
+        name.extend(self.anonymous);
+        (name, number / ANONYMOUS_SESSIONS)
     }
 
     pub(crate) fn wait_for_write(&self, id: TransactionId) -> oneshot::Receiver<WriteResult> {
@@ -179,9 +203,19 @@ impl Shared {
 
     pub(crate) fn refuse_write(&self, id: &TransactionId, reason: Refusal) {
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        for sender in writes.remove(id).into_iter().flatten() {
+        let waiting = writes.remove(id).unwrap_or_default();
+        // Of several attempts only one was refused: what became of the others is not known
+        // here, and dropping their senders says so.
+        if let Ok([sender]) = <[_; 1]>::try_from(waiting) {
             let _ = sender.send(Err(reason));
         }
+    }
+
+    /// Nobody will be told any more: the node ends. Those who wait learn that the outcome
+    /// is not known.
+    pub(crate) fn abandon_waiting(&self) {
+        self.writes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(crate) fn writes_waiting(&self) -> usize {

@@ -1,17 +1,27 @@
 //! The HTTP interface. `docs/API.md` is its manual.
+//!
+//! A request passes the gate (token, limits, metrics), then one handler: it reads what it
+//! needs of the request, calls the node's handle and puts the answer into words. Nothing
+//! here decides anything that another node must share.
+//!
+//! The status says what became of a call: 2xx done, 4xx and 503 certainly not applied, 504
+//! not known. Every refusal is an [`ErrorBody`](crate::api_types::ErrorBody).
 
-use std::sync::Arc;
+mod app;
+mod body;
+mod chain;
+mod convert;
+mod error;
+mod gate;
+mod kv;
+mod modules;
+mod parse;
+mod proposal_body;
+mod proposals;
+mod routes;
+mod server;
+mod status;
+mod tls;
+mod transactions;
 
-use crate::node::NodeError;
-use crate::shared::Shared;
-
-/// The listening interface.
-pub(crate) struct Server {}
-
-impl Server {
-    pub(crate) async fn start(_shared: Arc<Shared>, _token: String) -> Result<Self, NodeError> {
-        Ok(Self {})
-    }
-
-    pub(crate) async fn stop(self) {}
-}
+pub(crate) use server::Server;

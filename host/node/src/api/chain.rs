@@ -1,0 +1,73 @@
+//! `/v1/blocks` and `/v1/epochs`: the final chain.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use moult_store::{Store, StoreError};
+use moult_types::{EpochNumber, GlobalIndex};
+
+use super::app::App;
+use super::error::ApiError;
+use super::{convert, parse};
+use crate::api_types::{BlockBody, EpochBody};
+use crate::modules::blocking;
+
+/// Most blocks of one answer.
+const BLOCKS_MAX: u64 = 100;
+const BLOCKS_DEFAULT: u64 = 20;
+/// Most epochs of one answer.
+const EPOCHS_MAX: u64 = 100;
+
+pub(super) async fn block(State(app): State<App>, request: Request) -> Result<Json<BlockBody>, ApiError> {
+    parse::Params::parse(request.uri(), [])?;
+    let global = parse::number("the block", parse::segment(request.uri(), "/v1/blocks/", ""))?;
+    let executed = app.handle.executed().0;
+    if global == 0 || global > executed {
+        return Err(ApiError::not_found(format!(
+            "block {global} is not executed here; blocks are 1 to {executed}"
+        )));
+    }
+    let mut found = blocks_of(&app, global, 1).await?;
+    found.pop().map(Json).ok_or_else(|| ApiError::not_found(format!("block {global} is not in the store")))
+}
+
+pub(super) async fn blocks(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Json<Vec<BlockBody>>, ApiError> {
+    let params = parse::Params::parse(request.uri(), ["from", "limit"])?;
+    let limit = params.number(1, "`limit`", BLOCKS_DEFAULT)?.min(BLOCKS_MAX);
+    let executed = app.handle.executed().0;
+    let latest = (executed + 1).saturating_sub(limit);
+    let from = params.number(0, "`from`", latest)?.max(1);
+    let limit = limit.min((executed + 1).saturating_sub(from));
+    Ok(Json(blocks_of(&app, from, limit).await?))
+}
+
+async fn blocks_of(app: &App, from: u64, limit: u64) -> Result<Vec<BlockBody>, ApiError> {
+    let store = app.shared.store.clone();
+    let work = move || (from..from.saturating_add(limit)).map(|global| block_of(&store, global)).collect();
+    let found: Result<Vec<Option<BlockBody>>, StoreError> =
+        blocking(work).await.map_err(ApiError::internal)?;
+    Ok(found.map_err(|e| ApiError::internal(e.to_string()))?.into_iter().flatten().collect())
+}
+
+/// `None` where the store lacks the block or its certificate: it lost its tail, and the
+/// block is on its way from peers.
+fn block_of(store: &Store, global: u64) -> Result<Option<BlockBody>, StoreError> {
+    let Some(record) = store.block(GlobalIndex(global))? else { return Ok(None) };
+    let certificate = store.certificate_for(&record)?;
+    Ok(certificate.map(|certificate| convert::block(&record, &certificate)))
+}
+
+pub(super) async fn epochs(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Json<Vec<EpochBody>>, ApiError> {
+    let params = parse::Params::parse(request.uri(), ["from", "limit"])?;
+    let from = EpochNumber(params.number(0, "`from`", 0)?);
+    let limit = params.number(1, "`limit`", EPOCHS_MAX)?.min(EPOCHS_MAX) as usize;
+    let store = app.shared.store.clone();
+    let found = blocking(move || store.epochs(from, limit)).await.map_err(ApiError::internal)?;
+    let found = found.map_err(|e| ApiError::internal(e.to_string()))?;
+    Ok(Json(found.iter().map(convert::epoch).collect()))
+}

@@ -1,0 +1,62 @@
+//! Records of the chain in their written form.
+
+use std::collections::BTreeMap;
+
+use moult_core::io::EpochStart;
+use moult_types::{BlockRecord, Certificate, Manifest, World};
+
+use crate::api_types::{BlockBody, CertificateBody, CertificateVoteBody, EpochBody};
+use crate::genesis::PinFile;
+
+pub(super) fn pins(manifest: &Manifest) -> BTreeMap<World, PinFile> {
+    manifest.modules.iter().map(|(world, pin)| (*world, PinFile::from(pin))).collect()
+}
+
+pub(super) fn block(record: &BlockRecord, certificate: &Certificate) -> BlockBody {
+    BlockBody {
+        global_exec_index: record.global.0,
+        epoch: record.epoch.0,
+        index: record.block.index.0,
+        hash: record.hash.to_string(),
+        parent: record.parent.to_string(),
+        time_ms: record.block.time_ms,
+        batches: record.block.batches.iter().map(ToString::to_string).collect(),
+        state_root: record.block.state_root.map(|root| root.to_string()),
+        certificate: CertificateBody {
+            identity: certificate.identity.to_string(),
+            index: certificate.index.0,
+            hash: certificate.hash.to_string(),
+            votes: certificate
+                .votes
+                .iter()
+                .map(|vote| CertificateVoteBody {
+                    authority_index: vote.author.0,
+                    index: vote.index.0,
+                    signature: vote.signature.to_string(),
+                })
+                .collect(),
+            bodies: certificate.bodies.iter().map(ToString::to_string).collect(),
+        },
+    }
+}
+
+pub(super) fn epoch(start: &EpochStart) -> EpochBody {
+    let manifest = &start.manifest;
+    // Checked when the epoch was proposed; an epoch that is stored has a committee.
+    let (stake, quorum) = manifest.committee().map_or((0, 0), |c| (c.total(), c.quorum()));
+    EpochBody {
+        number: manifest.number.0,
+        phase: 0,
+        identity: manifest.identity().to_string(),
+        base: start.base.0,
+        time_ms: start.time_ms,
+        switched_at_ms: start.switched_at_ms,
+        fault_model: manifest.fault_model,
+        committee: manifest.members.clone(),
+        stake,
+        quorum,
+        modules: pins(manifest),
+        limits: manifest.limits.clone(),
+        state_root: start.state_root.map(|root| root.to_string()),
+    }
+}

@@ -1,0 +1,279 @@
+//! `/v1/proposals`: epoch changes.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use moult_core::governance::{ProposalError, ProposalRecord, ProposalState};
+use moult_types::governance::{Decision, REASON_BYTES_MAX};
+use moult_types::{Activation, CommitIndex, EpochChangeProposal, EpochNumber, ProposalId};
+
+use super::app::{Api, App};
+use super::error::ApiError;
+use super::gate::Admin;
+use super::proposal_body::{self, Facts};
+use super::{body, parse};
+use crate::api_types::{OperatorVoteBody, ProposalBody, ProposeBody};
+use crate::modules::blocking;
+use crate::view::View;
+
+/// A thousand authorities and three configurations fit.
+const PROPOSE_BYTES_MAX: usize = 4 << 20;
+const VOTE_BYTES_MAX: usize = 16 << 10;
+/// Where the body names no deadline, in blocks.
+const DEADLINE_BLOCKS: u64 = 50_000;
+/// A proposal or withdrawal that is not final by then is answered 504.
+const FINAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often this is looked at.
+const POLL: Duration = Duration::from_millis(20);
+/// Most proposals of one answer, beside the open ones.
+const LIST_MAX: u64 = 1000;
+const LIST_DEFAULT: u64 = 100;
+
+pub(super) async fn list(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Json<Vec<ProposalBody>>, ApiError> {
+    let params = parse::Params::parse(request.uri(), ["open", "limit"])?;
+    let only_open = match params.get(0) {
+        None | Some("false") => false,
+        Some("true" | "") => true,
+        Some(_) => return Err(ApiError::bad_request("`open` is `true` or `false`")),
+    };
+    let limit = params.number(1, "`limit`", LIST_DEFAULT)?.min(LIST_MAX);
+    let view = app.handle.view();
+    let mut records: Vec<ProposalRecord> = Vec::new();
+    if !only_open {
+        // Numbers are dense, and what is not open is history.
+        let first = view.ledger.next_proposal.0.saturating_sub(limit);
+        records = history(&app, ProposalId(first), limit as usize).await?;
+        records.retain(|record| !view.ledger.open.contains_key(&record.id));
+    }
+    records.extend(view.ledger.open.values().cloned());
+    records.sort_unstable_by_key(|record| std::cmp::Reverse(record.id));
+    let mut bodies = Vec::with_capacity(records.len());
+    for record in &records {
+        bodies.push(describe(&app, &view, record).await?);
+    }
+    Ok(Json(bodies))
+}
+
+pub(super) async fn get(State(app): State<App>, request: Request) -> Result<Json<ProposalBody>, ApiError> {
+    parse::Params::parse(request.uri(), [])?;
+    let id = id_of(&request, "")?;
+    let view = app.handle.view();
+    let record = find(&app, &view, id).await?;
+    describe(&app, &view, &record).await.map(Json)
+}
+
+pub(super) async fn post(
+    _: Admin,
+    State(app): State<App>,
+    request: Request,
+) -> Result<Json<ProposalBody>, ApiError> {
+    let (parts, body) = request.into_parts();
+    parse::Params::parse(&parts.uri, [])?;
+    let body: ProposeBody = body::json(&app, &parts.headers, body, PROPOSE_BYTES_MAX).await?;
+    let view = app.handle.view();
+    check_authority(&view)?;
+    let proposal = proposal_of(&app, &view, body)?;
+    let (proposer, made_ms) = (proposal.proposer, proposal.new_epoch_timestamp_ms);
+    app.handle.propose(proposal).map_err(refused)?;
+    // The replica completes the proposal; what names it before it is final is its author and
+    // time. Both stay.
+    let is_ours = |record: &ProposalRecord| {
+        record.proposal.proposer == proposer && record.proposal.new_epoch_timestamp_ms == made_ms
+    };
+    let first = view.ledger.next_proposal;
+    let record = wait_for(&app, first, is_ours).await?.ok_or_else(|| {
+        ApiError::unknown(
+            "timeout",
+            "the proposal is not final yet; it may still become so. Look at GET /v1/proposals",
+        )
+    })?;
+    describe(&app, &app.handle.view(), &record).await.map(Json)
+}
+
+pub(super) async fn delete(
+    _: Admin,
+    State(app): State<App>,
+    request: Request,
+) -> Result<Json<ProposalBody>, ApiError> {
+    let id = id_of(&request, "")?;
+    let view = app.handle.view();
+    check_authority(&view)?;
+    let record = find(&app, &view, id).await?;
+    if record.proposal.proposer != app.shared.authority {
+        return Err(ApiError::conflict(
+            "not-the-proposer",
+            format!("only the node of authority {} can withdraw it", record.proposal.proposer),
+        ));
+    }
+    if !matches!(record.state, ProposalState::Proposed | ProposalState::Approved) {
+        let state = proposal_body::state_name(record.state);
+        return Err(ApiError::conflict(
+            "decided",
+            format!("proposal {id} is {state}: it cannot be withdrawn any more"),
+        ));
+    }
+    app.handle.withdraw(id);
+    let is_decided = |record: &ProposalRecord| {
+        record.id == id && !matches!(record.state, ProposalState::Proposed | ProposalState::Approved)
+    };
+    let record = wait_for(&app, id, is_decided).await?.ok_or_else(|| {
+        ApiError::unknown("timeout", "the withdrawal is not final yet; it may still become so")
+    })?;
+    if record.state != ProposalState::Withdrawn {
+        let state = proposal_body::state_name(record.state);
+        return Err(ApiError::conflict(
+            "decided",
+            format!("the withdrawal came too late: proposal {id} is {state}"),
+        ));
+    }
+    describe(&app, &app.handle.view(), &record).await.map(Json)
+}
+
+/// Hands the operator's word to the policy, which makes the vote of it, or not.
+pub(super) async fn vote(_: Admin, State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let id = id_of(&request, "/vote")?;
+    let (parts, body) = request.into_parts();
+    let body: OperatorVoteBody = body::json(&app, &parts.headers, body, VOTE_BYTES_MAX).await?;
+    if body.reason.len() > REASON_BYTES_MAX {
+        return Err(ApiError::bad_request(format!("the reason is longer than {REASON_BYTES_MAX} bytes")));
+    }
+    let view = app.handle.view();
+    check_authority(&view)?;
+    let record = find(&app, &view, id).await?;
+    if record.state != ProposalState::Proposed {
+        let state = proposal_body::state_name(record.state);
+        return Err(ApiError::conflict(
+            "decided",
+            format!("proposal {id} is {state}: votes are not counted any more"),
+        ));
+    }
+    if view.me.is_some_and(|me| record.votes.contains_key(&me)) {
+        return Err(ApiError::conflict(
+            "voted",
+            format!("this authority's vote on proposal {id} is counted already; it is final"),
+        ));
+    }
+    let decision = if body.approve { Decision::Approve } else { Decision::Reject(body.reason) };
+    app.handle.operator_vote(id, decision);
+    let body = describe(&app, &view, &record).await?;
+    Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+}
+
+fn id_of(request: &Request, suffix: &str) -> Result<ProposalId, ApiError> {
+    let text = parse::segment(request.uri(), "/v1/proposals/", suffix);
+    parse::number("the proposal", text).map(ProposalId)
+}
+
+fn check_authority(view: &View) -> Result<(), ApiError> {
+    if view.me.is_none() {
+        return Err(ApiError::conflict(
+            "not-an-authority",
+            "this node is not in the present committee: call one that is",
+        ));
+    }
+    match &view.signing_stopped {
+        Some(reason) => {
+            Err(ApiError::conflict("signing-stopped", format!("this node signs nothing: {reason}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What the body leaves out stays as it is.
+fn proposal_of(app: &Api, view: &View, body: ProposeBody) -> Result<EpochChangeProposal, ApiError> {
+    let ProposeBody { modules: changed, committee, fault_model, limits, not_before_ms, deadline_blocks } =
+        body;
+    let present = &view.epoch.manifest;
+    let mut modules = present.modules.clone();
+    for (world, pin) in changed {
+        let pin = pin.to_pin().map_err(|e| ApiError::bad_request(format!("`modules.{world}`: {e}")))?;
+        modules.insert(world, pin);
+    }
+    let deadline = view.ledger.index.0.checked_add(deadline_blocks.unwrap_or(DEADLINE_BLOCKS));
+    let deadline = deadline.ok_or_else(|| ApiError::bad_request("`deadline_blocks` is too large"))?;
+    Ok(EpochChangeProposal {
+        new_epoch: present.number.next(),
+        new_committee: committee.unwrap_or_else(|| present.members.clone()),
+        new_epoch_timestamp_ms: app.proposal_time_ms(),
+        proposal_commit_index: view.ledger.index,
+        modules,
+        fault_model: fault_model.unwrap_or(present.fault_model),
+        limits: limits.unwrap_or_else(|| present.limits.clone()),
+        activation: not_before_ms.map_or(Activation::AsSoonAsReady, Activation::NotBefore),
+        deadline: CommitIndex(deadline),
+        proposer: app.shared.authority,
+    })
+}
+
+fn refused(e: ProposalError) -> ApiError {
+    let message = e.to_string();
+    match e {
+        ProposalError::WrongEpoch { .. } => {
+            ApiError::conflict("wrong-epoch", format!("{message}: an epoch has just begun, try again"))
+        }
+        ProposalError::NotAnAuthority => ApiError::conflict("not-an-authority", message),
+        ProposalError::OneAtATime(_) => ApiError::conflict("one-at-a-time", message),
+        ProposalError::RivalApproved(_) => ApiError::conflict("rival-approved", message),
+        _ => ApiError::new(StatusCode::BAD_REQUEST, "invalid-proposal", message),
+    }
+}
+
+async fn history(app: &App, from: ProposalId, limit: usize) -> Result<Vec<ProposalRecord>, ApiError> {
+    let store = app.shared.store.clone();
+    let found = blocking(move || store.history(from, limit)).await.map_err(ApiError::internal)?;
+    found.map_err(|e| ApiError::internal(e.to_string()))
+}
+
+async fn find(app: &App, view: &View, id: ProposalId) -> Result<ProposalRecord, ApiError> {
+    if let Some(record) = view.ledger.open.get(&id) {
+        return Ok(record.clone());
+    }
+    let found = history(app, id, 1).await?.into_iter().find(|record| record.id == id);
+    found.ok_or_else(|| ApiError::not_found(format!("there is no proposal {id} here")))
+}
+
+/// The first proposal from a number on that is as wanted, once it is final.
+async fn wait_for(
+    app: &App,
+    from: ProposalId,
+    wanted: impl Fn(&ProposalRecord) -> bool,
+) -> Result<Option<ProposalRecord>, ApiError> {
+    let end = tokio::time::Instant::now() + FINAL_TIMEOUT;
+    let mut poll = tokio::time::interval(POLL);
+    while tokio::time::Instant::now() < end && !app.shared.is_stopping() {
+        poll.tick().await;
+        let ledger = app.shared.peek(|view| view.ledger.clone());
+        if let Some(record) = ledger.open.values().find(|record| wanted(record)) {
+            return Ok(Some(record.clone()));
+        }
+        // Closed proposals reach the store a moment after they leave the ledger.
+        if let Some(record) =
+            history(app, from, LIST_MAX as usize).await?.into_iter().find(|record| wanted(record))
+        {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}
+
+async fn describe(app: &App, view: &View, record: &ProposalRecord) -> Result<ProposalBody, ApiError> {
+    let present = &view.epoch.manifest;
+    let committee = if present.number.next() == record.proposal.new_epoch {
+        present.committee().ok()
+    } else {
+        let store = app.shared.store.clone();
+        let voted_in = EpochNumber(record.proposal.new_epoch.0.saturating_sub(1));
+        let start = blocking(move || store.epoch(voted_in)).await.map_err(ApiError::internal)?;
+        let start = start.map_err(|e| ApiError::internal(e.to_string()))?;
+        start.and_then(|start| start.manifest.committee().ok())
+    };
+    let checks = view.checks.get(&record.hash).map(Vec::as_slice).unwrap_or_default();
+    let facts = Facts { committee, checks, ledger: &view.ledger, limits: &present.limits };
+    Ok(proposal_body::body(record, &facts))
+}

@@ -1,0 +1,70 @@
+//! Which call goes where.
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+
+use super::app::App;
+use super::error::ApiError;
+use super::{chain, gate, kv, modules, proposals, status, transactions};
+
+/// Every route, as it is named in metrics.
+pub(super) const ROUTES: [&str; 16] = [
+    "/v1/kv/{*key}",
+    "/v1/tx",
+    "/v1/tx/{id}",
+    "/v1/query",
+    "/v1/status",
+    "/v1/blocks",
+    "/v1/blocks/{index}",
+    "/v1/epochs",
+    "/v1/proposals",
+    "/v1/proposals/{id}",
+    "/v1/proposals/{id}/vote",
+    "/v1/modules",
+    "/v1/modules/{hash}",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+];
+
+pub(super) fn router(app: &App) -> Router {
+    let handlers = [
+        get(kv::get).put(kv::put).delete(kv::delete),
+        post(transactions::post),
+        get(transactions::get),
+        post(transactions::query),
+        get(status::status),
+        get(chain::blocks),
+        get(chain::block),
+        get(chain::epochs),
+        get(proposals::list).post(proposals::post),
+        get(proposals::get).delete(proposals::delete),
+        post(proposals::vote),
+        get(modules::list),
+        get(modules::get).put(modules::put),
+        get(status::healthz),
+        get(status::readyz),
+        get(status::metrics),
+    ];
+    let routes = ROUTES.into_iter().zip(handlers);
+    routes
+        .fold(Router::new(), |router, (route, handler)| router.route(route, handler))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(app.clone(), gate::gate))
+        .with_state(app.clone())
+}
+
+async fn unknown() -> ApiError {
+    ApiError::not_found("there is no such call; docs/API.md lists them")
+}
+
+async fn wrong_method() -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        "this call has another method; docs/API.md lists them",
+    )
+}

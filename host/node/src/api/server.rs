@@ -1,0 +1,162 @@
+//! Listening, connections, and their end.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::app::Api;
+use super::{routes, tls};
+use crate::node::NodeError;
+use crate::shared::Shared;
+
+/// Handshake, and the head of each request: from the moment a connection is idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest head of a request, in bytes; most of it is the path of a compare-and-swap.
+const HEAD_BYTES_MAX: usize = 128 << 10;
+/// Connections beyond the requests served at once: those that are idle.
+const IDLE_CONNECTIONS: usize = 1024;
+/// Requests that are being answered get so long at a stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after the system gave no connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The listening interface.
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    listening: JoinHandle<()>,
+}
+
+impl Server {
+    pub(crate) async fn start(shared: Arc<Shared>, token: String) -> Result<Self, NodeError> {
+        let config = &shared.config.api;
+        let wrong = |e: std::io::Error| NodeError::Listen {
+            what: format!("api.listen {}", config.listen),
+            problem: e.to_string(),
+        };
+        let tls = tls::acceptor(config)?;
+        let listener = TcpListener::bind(config.listen).await.map_err(wrong)?;
+        let address = listener.local_addr().map_err(wrong)?;
+        let (stop, stopped) = watch::channel(false);
+        let connections = shared.config.limits.requests_max.saturating_add(IDLE_CONNECTIONS);
+        let listen = Listen {
+            router: routes::router(&Api::new(shared.clone(), &token)),
+            tls,
+            places: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
+            stopped,
+        };
+        let listening = tokio::spawn(listen.run(listener));
+        Ok(Self { shared, address, stop, listening })
+    }
+
+    /// Where it listens: for `api.listen` with port 0.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers what is being served and closes; takes at most twice [`STOP_TIMEOUT`].
+    pub(crate) async fn stop(self) {
+        self.shared.abandon_waiting();
+        self.stop.send_replace(true);
+        let listening = self.listening.abort_handle();
+        if timeout(2 * STOP_TIMEOUT, self.listening).await.is_err() {
+            listening.abort();
+        }
+    }
+}
+
+struct Listen {
+    router: Router,
+    tls: Option<TlsAcceptor>,
+    places: Arc<Semaphore>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Listen {
+    async fn run(mut self, listener: TcpListener) {
+        let mut connections = JoinSet::new();
+        loop {
+            // The semaphore is never closed.
+            let Ok(place) = self.places.clone().acquire_owned().await else { return };
+            let stream = tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(e) => {
+                        tracing::warn!(target: "api", error = %e, "no connection can be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                },
+                () = end(&mut self.stopped) => break,
+            };
+            let connection = serve(stream, self.router.clone(), self.tls.clone(), self.stopped.clone());
+            connections.spawn(async move {
+                connection.await;
+                drop(place);
+            });
+            while connections.try_join_next().is_some() {}
+        }
+        drop(listener);
+        let all = async { while connections.join_next().await.is_some() {} };
+        if timeout(STOP_TIMEOUT, all).await.is_err() {
+            tracing::warn!(target: "api", open = connections.len(), "connections are cut off");
+            connections.shutdown().await;
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, router: Router, tls: Option<TlsAcceptor>, stopped: watch::Receiver<bool>) {
+    // Without it answers wait for more to send; a socket that refuses is closing anyway.
+    let _ = stream.set_nodelay(true);
+    match tls {
+        None => answer(stream, router, stopped).await,
+        Some(acceptor) => match timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => answer(stream, router, stopped).await,
+            Ok(Err(e)) => tracing::debug!(target: "api", error = %e, "TLS handshake failed"),
+            Err(_) => tracing::debug!(target: "api", "TLS handshake took too long"),
+        },
+    }
+}
+
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    // Errors are the client's: it sent no HTTP, was too slow, or went away.
+    tokio::select! {
+        done = connection.as_mut() => {
+            if let Err(e) = done {
+                tracing::debug!(target: "api", error = %e, "a connection ended");
+            }
+            return;
+        }
+        () = end(&mut stopped) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
+}
+
+async fn end(stopped: &mut watch::Receiver<bool>) {
+    // An error: the server is gone.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
