@@ -1,0 +1,64 @@
+//! Ports that no one else takes, and one cluster at a time.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Below the ports that systems give to outgoing connections: a node that is restarted finds
+/// its own again.
+const FIRST: u16 = 21_000;
+const LAST: u16 = 31_000;
+
+/// Hands out free ports.
+#[derive(Debug)]
+pub struct Ports {
+    next: u16,
+}
+
+impl Ports {
+    /// Starts at a place that depends on the process.
+    pub fn new() -> Self {
+        Self { next: FIRST + (std::process::id() % 200) as u16 * 50 }
+    }
+
+    /// A loopback address at which nobody listens, neither TCP nor UDP.
+    pub fn free(&mut self) -> SocketAddr {
+        loop {
+            self.next = if self.next >= LAST { FIRST } else { self.next + 1 };
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.next));
+            if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+                return address;
+            }
+        }
+    }
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+static IN_PROCESS: Mutex<()> = Mutex::new(());
+
+/// Held while a cluster lives: tests of one process wait for each other, and so do runners
+/// with a process for each test.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _file: File,
+    _guard: MutexGuard<'static, ()>,
+}
+
+impl Turn {
+    pub(super) fn wait() -> Self {
+        // A test that failed leaves nothing behind that others need.
+        let guard = IN_PROCESS.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = std::env::temp_dir().join("moult-tests.lock");
+        let file =
+            File::options().create(true).truncate(false).write(true).open(path).expect("the lock opens");
+        flock(&file, FlockOperation::LockExclusive).expect("the lock can be waited for");
+        Self { _file: file, _guard: guard }
+    }
+}

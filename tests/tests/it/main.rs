@@ -1,0 +1,1 @@
+//! Scenarios over a real cluster; each reads as a story.
