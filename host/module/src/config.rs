@@ -71,10 +71,10 @@ pub(crate) fn runtime_config(limits: &Limits) -> Config {
         .max_core_instances_per_component(limits.core_instances)
         // What a component may really have is checked by name and number when it is
         // prepared, and again as it grows.
-        .max_memories_per_component(u32::MAX)
-        .max_memories_per_module(u32::MAX)
-        .max_tables_per_component(u32::MAX)
-        .max_tables_per_module(u32::MAX)
+        .max_memories_per_component(VALID_MAX)
+        .max_memories_per_module(VALID_MAX)
+        .max_tables_per_component(VALID_MAX)
+        .max_tables_per_module(VALID_MAX)
         .max_memory_size(MEMORY_SLOT_BYTES)
         .table_elements(TABLE_SLOT_ELEMENTS)
         .max_component_instance_size(MAX_INSTANCE_BYTES)
@@ -85,6 +85,9 @@ pub(crate) fn runtime_config(limits: &Limits) -> Config {
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
+
+/// Memories and tables of any module that the validator lets through.
+const VALID_MAX: u32 = 100;
 
 /// Address space of a memory: all that 32 bits reach, so that no access needs a check.
 const MEMORY_SLOT_BYTES: usize = 4 << 30;

@@ -12,20 +12,20 @@ use moult_types::{ModuleHash, World};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-pub const BLOCK: Block = Block { global_index: 7, epoch: 1, time_ms: 1_700_000_000_000 };
+pub(crate) const BLOCK: Block = Block { global_index: 7, epoch: 1, time_ms: 1_700_000_000_000 };
 
 /// Compiles in this process and keeps nothing.
-pub fn host() -> ModuleHost {
+pub(crate) fn host() -> ModuleHost {
     host_with(Limits::default())
 }
 
-pub fn host_with(limits: Limits) -> ModuleHost {
+pub(crate) fn host_with(limits: Limits) -> ModuleHost {
     ModuleHost::new(HostConfig { cache_dir: None, cache_key: [7; 32], compile: Compile::InProcess, limits })
         .expect("a host")
 }
 
 /// The true worker.
-pub fn worker() -> Compile {
+pub(crate) fn worker() -> Compile {
     Compile::Worker(CompileWorker {
         program: env!("CARGO_BIN_EXE_moult-compile-worker").into(),
         args: vec![],
@@ -33,28 +33,28 @@ pub fn worker() -> Compile {
 }
 
 /// A module of this repository: as checked in, or from MOULT_MODULES_DIR.
-pub fn module(name: &str) -> Arc<[u8]> {
+pub(crate) fn module(name: &str) -> Arc<[u8]> {
     let folder = std::env::var_os("MOULT_MODULES_DIR").map(PathBuf::from);
     let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../modules"));
     let path = folder.join(format!("{name}.wasm"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()
 }
 
-pub fn prepare(host: &ModuleHost, bytes: &[u8], world: World) -> Result<Prepared, ModuleError> {
+pub(crate) fn prepare(host: &ModuleHost, bytes: &[u8], world: World) -> Result<Prepared, ModuleError> {
     host.prepare(bytes.into(), ModuleHash::of(bytes), world)
 }
 
-pub fn application(host: &ModuleHost, bytes: &[u8]) -> Arc<dyn ApplicationInstance> {
+pub(crate) fn application(host: &ModuleHost, bytes: &[u8]) -> Arc<dyn ApplicationInstance> {
     let prepared = prepare(host, bytes, World::Application).expect("an application");
     prepared.application().expect("an application")
 }
 
-pub fn empty_state() -> Overlay {
+pub(crate) fn empty_state() -> Overlay {
     Overlay::new(Arc::new(BTreeMap::new()), 1)
 }
 
 /// Executes over an empty state.
-pub fn execute(
+pub(crate) fn execute(
     application: &dyn ApplicationInstance,
     transactions: &[Vec<u8>],
 ) -> Result<Vec<Receipt>, Fault> {
@@ -62,7 +62,7 @@ pub fn execute(
 }
 
 /// A component of a world, made of a core module in text form.
-pub fn component(world: World, core: &str) -> Vec<u8> {
+pub(crate) fn component(world: World, core: &str) -> Vec<u8> {
     let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
     let mut resolve = Resolve::default();
     let mut package = None;
@@ -84,16 +84,16 @@ pub fn component(world: World, core: &str) -> Vec<u8> {
 /// An application whose functions have the given bodies; those left out trap. At address 0
 /// there are 64 zero bytes, which read as an empty list and as `ok`.
 #[derive(Clone, Copy, Default)]
-pub struct BadApplication<'a> {
+pub(crate) struct BadApplication<'a> {
     /// Parameters: config (0, 1), block (2, 3, 4), transactions (5, 6).
-    pub execute: &'a str,
-    pub query: &'a str,
+    pub(crate) execute: &'a str,
+    pub(crate) query: &'a str,
     /// More items of the module.
-    pub items: &'a str,
+    pub(crate) items: &'a str,
 }
 
 impl BadApplication<'_> {
-    pub fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let or_trap = |body: &str| if body.is_empty() { "unreachable".to_owned() } else { body.to_owned() };
         let (execute, query, items) = (or_trap(self.execute), or_trap(self.query), self.items);
         let memory = if items.contains("(memory") { "" } else { "(memory (export \"memory\") 2)" };
@@ -124,7 +124,7 @@ impl BadApplication<'_> {
 }
 
 /// An engine whose `step` and `judge` have the given bodies; `init` answers nothing to do.
-pub fn bad_engine(step: &str, judge: &str) -> Vec<u8> {
+pub(crate) fn bad_engine(step: &str, judge: &str) -> Vec<u8> {
     let core = format!(
         r#"(module
           (memory (export "memory") 2)
