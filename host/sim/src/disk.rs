@@ -139,9 +139,10 @@ impl Disk {
         lost
     }
 
-    /// The guard as it is on disk.
-    pub(crate) fn guard(&self) -> &GuardState {
-        &self.guard
+    /// Batches of final blocks, oldest first.
+    pub(crate) fn final_batches(&self) -> Vec<Digest> {
+        let blocks = self.now.blocks.range(..=self.now.last_final);
+        blocks.flat_map(|(_, record)| record.block.batches.iter().copied()).collect()
     }
 
     /// What a process that starts finds.

@@ -1,6 +1,6 @@
 //! One node: its disk, which outlives it, and the process that runs or does not.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use moult_core::io::{Effect, Input, Now};
@@ -95,13 +95,4 @@ impl Node {
     pub(crate) fn is_running(&self) -> bool {
         self.process.is_some()
     }
-}
-
-/// Nodes by key: twins share one.
-pub(crate) fn by_key(nodes: &[Node]) -> BTreeMap<PublicKey, Vec<usize>> {
-    let mut map: BTreeMap<PublicKey, Vec<usize>> = BTreeMap::new();
-    for (i, node) in nodes.iter().enumerate() {
-        map.entry(node.public).or_default().push(i);
-    }
-    map
 }

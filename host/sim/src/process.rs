@@ -31,8 +31,9 @@ impl World {
         self.checks.started(node, it, &recovery)?;
         let clock = it.clock(now_us);
         let signer = std::sync::Arc::new(it.keys.clone());
-        let (replica, step) = Replica::new(recovery, settings, signer, moult_core::Now { mono_ms: 0, ..clock })
+        let (mut replica, step) = Replica::new(recovery, settings, signer, moult_core::Now { mono_ms: 0, ..clock })
             .map_err(|e| Violation::new("recovery", format!("node {node}: {e}")))?;
+        replica.remember_final(it.disk.final_batches());
         it.process = Some(Process {
             replica,
             started_us: now_us,

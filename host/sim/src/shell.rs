@@ -245,7 +245,8 @@ impl World {
             CoreEvent::PolicyFault { .. } => self.report.note("policy fault"),
             CoreEvent::Ordered { index, .. } => self.log(node, || format!("ordered {index:?}")),
             CoreEvent::Final { global, .. } => self.log(node, || format!("final {global}")),
-            CoreEvent::Gauge { .. } | CoreEvent::Voted { .. } | CoreEvent::Sync { .. } => {}
+            CoreEvent::Gauge { name, value } => self.log(node, || format!("gauge {name} {value}")),
+            CoreEvent::Voted { .. } | CoreEvent::Sync { .. } => {}
         }
         Ok(())
     }

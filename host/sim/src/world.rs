@@ -229,7 +229,9 @@ impl World {
             .map(|(i, node)| {
                 let process = node.process.as_ref();
                 let at = process.map(|p| (p.replica.epoch_start().manifest.number.0, p.replica.ledger().index.0, p.replica.me()));
-                format!("{i}: applied {} at {at:?}", node.disk.now.applied)
+                let under_way = process.map(|p| p.replica.under_way());
+                let disk = &node.disk.now;
+                format!("{i}: applied {} at {at:?}, under way {under_way:?}, pending {}", disk.applied, disk.pending.len())
             })
             .collect();
         let reads = self.checks.reads.waiting(&self.nodes);

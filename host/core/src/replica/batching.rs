@@ -181,11 +181,24 @@ impl Replica {
         if self.is_expired(&batch) {
             return;
         }
-        let wanted = self.ordering.missing.contains_key(&batch.digest);
-        if self.pending.contains_key(&batch.digest) || (self.done.contains(&batch.digest) && !wanted) {
+        let wanted = self.ordering.missing.remove(&batch.digest).is_some();
+        if self.payload(&batch.digest).is_some() {
+            return;
+        }
+        if self.done.contains(&batch.digest) {
+            // It is on disk, and final: it must not wait to be ordered, here or after a start.
+            if wanted {
+                self.tell_engine(&batch);
+                self.ordering.repeated.insert(batch.digest, batch);
+            }
             return;
         }
         let author = batch.batch().author;
+        let own = Some(author) == self.epoch.me && batch.batch().number == self.epoch.start.manifest.number;
+        if own && !wanted {
+            // It was on disk before anybody else had it: it is final.
+            return;
+        }
         let held = self.pending_bytes.get(&author).copied().unwrap_or(0);
         if held + batch.encoded.len() > self.settings.pending_bytes_per_author_max && !wanted {
             self.event(Event::EngineMisbehaved(format!(
@@ -200,16 +213,19 @@ impl Replica {
 
     /// Keeps a batch until it is final, and tells the engine.
     pub(super) fn hold(&mut self, batch: Arc<HeldBatch>) {
-        self.ordering.missing.remove(&batch.digest);
         *self.pending_bytes.entry(batch.batch().author).or_default() += batch.encoded.len();
+        self.tell_engine(&batch);
+        self.pending.insert(batch.digest, batch);
+    }
+
+    fn tell_engine(&mut self, batch: &HeldBatch) {
         if self.ordering.is_running() {
-            let told = sdk_batch(&batch);
+            let told = sdk_batch(batch);
             match self.ordering.events.last_mut() {
                 Some(EngineEvent::Batches(batches)) => batches.push(told),
                 _ => self.ordering.events.push(EngineEvent::Batches(vec![told])),
             }
         }
-        self.pending.insert(batch.digest, batch);
     }
 
     /// A batch is final, or can never be ordered any more.
@@ -221,6 +237,11 @@ impl Replica {
         }
         self.batching.in_flight.remove(&digest);
         self.ordering.missing.remove(&digest);
+        self.ordering.repeated.remove(&digest);
+        self.remember_done(digest);
+    }
+
+    pub(super) fn remember_done(&mut self, digest: Digest) {
         if self.done.insert(digest) {
             self.done_order.push_back(digest);
         }

@@ -55,7 +55,7 @@ impl Replica {
             let Some(commit) = self.ordering.ordered.get(&next) else { return any };
             let Some(batches) = self.payloads(&commit.batches) else {
                 let missing: Vec<_> =
-                    commit.batches.iter().filter(|digest| !self.pending.contains_key(digest)).copied().collect();
+                    commit.batches.iter().filter(|digest| self.payload(digest).is_none()).copied().collect();
                 self.fetch(missing, self.members());
                 return any;
             };
@@ -68,7 +68,11 @@ impl Replica {
     }
 
     fn payloads(&self, digests: &[Digest]) -> Option<Vec<Arc<HeldBatch>>> {
-        digests.iter().map(|digest| self.pending.get(digest).cloned()).collect()
+        digests.iter().map(|digest| self.payload(digest).cloned()).collect()
+    }
+
+    pub(super) fn payload(&self, digest: &Digest) -> Option<&Arc<HeldBatch>> {
+        self.pending.get(digest).or_else(|| self.ordering.repeated.get(digest))
     }
 
     fn make_block(&self, commit: &Commit, batches: Vec<Arc<HeldBatch>>) -> HeldBlock {
@@ -239,7 +243,7 @@ impl Replica {
         let now_ms = self.now.mono_ms;
         let due: Vec<_> = batches
             .into_iter()
-            .filter(|digest| !self.pending.contains_key(digest))
+            .filter(|digest| self.payload(digest).is_none())
             .filter(|digest| self.ordering.missing.get(digest).is_none_or(|at| at + REFETCH_MS <= now_ms))
             .take(FETCH_MAX)
             .collect();

@@ -13,6 +13,7 @@ mod duties;
 mod epoch;
 mod ordering;
 mod reads;
+mod signatures;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -230,6 +231,17 @@ impl Replica {
         replica.after_inputs();
         let step = std::mem::take(&mut replica.out);
         Ok((replica, step))
+    }
+
+    /// Batches of final blocks, oldest first, so that a late copy is not ordered again. Called
+    /// after [`Replica::new`], before the first [`Replica::step`], with what the store has
+    /// from the present epoch and the former one (65,536 are kept).
+    pub fn remember_final(&mut self, batches: impl IntoIterator<Item = Digest>) {
+        for digest in batches {
+            if !self.pending.contains_key(&digest) {
+                self.remember_done(digest);
+            }
+        }
     }
 
     /// Takes what happened, in order, and answers with everything that follows from it.

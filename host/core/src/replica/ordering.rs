@@ -7,13 +7,15 @@
 //! else, or a third rebuild without progress, means it is beyond recovery in this epoch.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use moult_sdk::engine::{Action, Commit, Envelope, Event as EngineEvent, Outcome, Recipients, Recovered, Settings};
 use moult_sdk::{AuthorityIndex, CommitIndex, Committee, Digest, Slot, Statement};
-use moult_types::{EpochIdentity, Message, PublicKey, Signature, Signed, World};
+use moult_types::{EpochIdentity, HeldBatch, Message, PublicKey, Signed, World};
 
 use super::Replica;
 use super::batching::sdk_batch;
+use super::signatures::Signatures;
 use crate::io::{Effect, EngineRecord, Event, GuardUpdate, Persist, Target};
 use crate::ports::{EngineInstance, Fault};
 
@@ -26,8 +28,6 @@ const EVENTS_MAX: usize = 1024;
 const WAITING_MAX: usize = 65_536;
 /// Rebuilds without a final block between them before an engine is given up.
 const REBUILDS_MAX: u32 = 3;
-/// Most statements whose signatures are kept for certificates.
-const STATEMENTS_MAX: usize = 262_144;
 /// Longest stretch that the engine may order ahead of what is final, in blocks.
 const AHEAD_MAX: u64 = 65_536;
 
@@ -44,12 +44,13 @@ pub(super) struct Ordering {
     replay: VecDeque<EngineEvent>,
     rebuilds: u32,
     beyond_recovery: bool,
-    /// Signatures of statements seen in this epoch.
-    seen: BTreeMap<Statement, Signature>,
+    signatures: Signatures,
     /// Commits of the engine that lie above the chain held here: payloads are missing.
     pub(super) ordered: BTreeMap<CommitIndex, Commit>,
     /// The engine's last commit (or what it was told is there).
     pub(super) committed: CommitIndex,
+    /// Batches that are final and were asked for again: the engine may order them once more.
+    pub(super) repeated: BTreeMap<Digest, Arc<HeldBatch>>,
     /// Batches that are ordered or asked for and not held, with the time of the last asking.
     pub(super) missing: BTreeMap<Digest, u64>,
 }
@@ -96,9 +97,12 @@ impl Replica {
             return;
         }
         let Some(me) = self.epoch.me else { return };
-        self.ordering.seen.extend(records.iter().flat_map(|r| &r.signed).map(|s| (s.statement, s.signature)));
+        for record in &records {
+            self.ordering.signatures.pin(record.record.id, &record.signed);
+        }
         let committed = self.finality.top().0;
-        let batches = self.pending.values().map(|batch| sdk_batch(batch)).collect();
+        let held = self.pending.values().chain(self.ordering.repeated.values());
+        let batches = held.map(|batch| sdk_batch(batch)).collect();
         let recovered = Recovered {
             records: records.into_iter().map(|record| record.record).collect(),
             committed,
@@ -143,7 +147,7 @@ impl Replica {
             return;
         }
         for signed in &statements {
-            self.remember(*signed);
+            self.ordering.signatures.remember(*signed);
         }
         let statements = statements.into_iter().map(|signed| signed.statement);
         match payload {
@@ -221,9 +225,11 @@ impl Replica {
 
     fn carry_out(&mut self, outcome: Outcome) {
         for record in outcome.durable {
-            let seen = &self.ordering.seen;
-            let signed = record.statements.iter().filter_map(|s| Some(Signed { statement: *s, signature: *seen.get(s)? }));
-            let record = EngineRecord { signed: signed.collect(), record };
+            let signatures = &mut self.ordering.signatures;
+            let held = |s: &Statement| Some(Signed { statement: *s, signature: signatures.get(s)? });
+            let signed: Vec<_> = record.statements.iter().filter_map(held).collect();
+            signatures.pin(record.id, &signed);
+            let record = EngineRecord { signed, record };
             self.out.durable.push(Persist::Record(record));
         }
         let mut votes: Vec<(Recipients, Signed)> = Vec::new();
@@ -261,7 +267,10 @@ impl Replica {
                 };
                 self.fetch(batches, from);
             }
-            Action::Truncate(id) => self.out.durable.push(Persist::TruncateRecords(id)),
+            Action::Truncate(id) => {
+                self.ordering.signatures.unpin(id);
+                self.out.durable.push(Persist::TruncateRecords(id));
+            }
             Action::ReleaseSlots(mark) => self.release_slots(mark),
             Action::Accuse(proof) => {
                 self.event(Event::EngineMisbehaved(format!("an accusation of {} bytes (not judged in this release)", proof.len())));
@@ -289,9 +298,9 @@ impl Replica {
             }
         }
         for statement in envelope.attach {
-            match self.ordering.seen.get(&statement) {
-                Some(signature) => statements.push(Signed { statement, signature: *signature }),
-                None => self.event(Event::EngineMisbehaved("it attached a statement that was never seen".into())),
+            match self.ordering.signatures.get(&statement) {
+                Some(signature) => statements.push(Signed { statement, signature }),
+                None => self.event(Event::EngineMisbehaved(format!("it attached a statement that was never seen: {statement:?}"))),
             }
         }
         let to = self.target(envelope.to)?;
@@ -303,7 +312,7 @@ impl Replica {
     fn sign_choice(&mut self, slot: Slot, digest: Digest) -> Option<Signed> {
         match self.sign_engine(slot, digest) {
             Ok(signed) => {
-                self.remember(signed);
+                self.ordering.signatures.remember(signed);
                 Some(signed)
             }
             Err(refusal) => {
@@ -381,15 +390,7 @@ impl Replica {
 
     fn release_slots(&mut self, mark: Slot) {
         self.note_guard(GuardUpdate::Released(mark));
-        let (kind, mark) = (mark.kind, (mark.a, mark.b));
-        self.ordering.seen.retain(|s, _| s.slot.kind != kind || (s.slot.a, s.slot.b) > mark);
-    }
-
-    fn remember(&mut self, signed: Signed) {
-        if self.ordering.seen.len() >= STATEMENTS_MAX {
-            self.ordering.seen.pop_first();
-        }
-        self.ordering.seen.insert(signed.statement, signed.signature);
+        self.ordering.signatures.release(mark);
     }
 
     fn engine_settings(&self, me: AuthorityIndex) -> Settings {
