@@ -26,6 +26,7 @@ mod rng;
 mod setup;
 mod shell;
 mod trace;
+mod verified;
 mod world;
 
 pub use modules::{EngineFactory, module_hash, native_engines};

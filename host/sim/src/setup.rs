@@ -87,6 +87,7 @@ impl World {
             engines,
             report,
             trace: Trace::new(trace),
+            verified: Default::default(),
             is_calm: false,
             goal: None,
             crash_point_hit: false,

@@ -48,7 +48,7 @@ impl World {
             }
             Effect::Reverify(messages) => {
                 for (from, message) in messages {
-                    self.verify(node, from, message)?;
+                    self.verify(node, from, &Arc::new(message))?;
                 }
             }
             Effect::EpochStarted(start) => self.epoch_started(node, &start)?,
@@ -90,11 +90,11 @@ impl World {
     }
 
     /// A message arrives: questions to the store are answered here, the rest is verified.
-    pub(crate) fn deliver(&mut self, from: usize, to: usize, message: &Message) -> Result<(), Violation> {
+    pub(crate) fn deliver(&mut self, from: usize, to: usize, message: &Arc<Message>) -> Result<(), Violation> {
         if self.nodes[to].process.as_ref().is_none_or(|process| !process.linked.contains(&from)) {
             return Ok(());
         }
-        match message {
+        match message.as_ref() {
             Message::FetchBatches(digests) => {
                 let stored = &self.nodes[to].disk.now.batches;
                 let found: Vec<_> = digests.iter().filter_map(|d| stored.get(d)).map(|b| b.signed.clone()).collect();
@@ -111,15 +111,15 @@ impl World {
             }
             _ => {
                 let key = self.nodes[from].public;
-                self.verify(to, key, message.clone())
+                self.verify(to, key, message)
             }
         }
     }
 
-    fn verify(&mut self, node: usize, from: PublicKey, message: Message) -> Result<(), Violation> {
+    fn verify(&mut self, node: usize, from: PublicKey, message: &Arc<Message>) -> Result<(), Violation> {
         let context = self.nodes[node].process.as_ref().and_then(|process| process.verify.clone());
         let Some(context) = context else { return Ok(()) };
-        match context.check(message) {
+        match self.verified.check(&context, message) {
             Ok(message) => self.give(node, Input::Message { from, message }),
             Err(Unverified::Early(message)) => self.give(node, Input::Early { from, message: *message }),
             Err(Unverified::Stale) => self.report.note("stale message"),

@@ -15,6 +15,7 @@ use crate::queue::{Event, Queue};
 use crate::report::{Report, Violation};
 use crate::rng::Rng;
 use crate::trace::Trace;
+use crate::verified::Verified;
 
 /// How often the run looks whether everything came to rest.
 const LOOK_US: u64 = 100_000;
@@ -44,6 +45,7 @@ pub(crate) struct World {
     pub(crate) checks: Checks,
     pub(crate) report: Report,
     pub(crate) trace: Trace,
+    pub(crate) verified: Verified,
     pub(crate) is_calm: bool,
     /// Block that every node must have applied before the run ends.
     pub(crate) goal: Option<GlobalIndex>,

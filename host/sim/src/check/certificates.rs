@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use moult_crypto::verify_statement;
 use moult_types::block::{link, prepare_statement};
-use moult_types::{AuthorityIndex, Certificate, ChainId, Digest, EpochIdentity, FaultModel, Manifest, Scope, Signature};
+use moult_types::{AuthorityIndex, Certificate, ChainId, Digest, EpochIdentity, FaultModel, Manifest, Scope, Signature, Signed};
 
 use crate::report::Violation;
 
@@ -18,6 +18,12 @@ pub(crate) struct Certificates {
 impl Certificates {
     pub(crate) fn new(chain: ChainId) -> Self {
         Self { chain, known: BTreeSet::new() }
+    }
+
+    /// An honest node made a vote: its receivers verify the signature.
+    pub(crate) fn made(&mut self, identity: EpochIdentity, vote: &Signed) {
+        let Signed { statement, signature } = vote;
+        self.known.insert((identity, statement.author, statement.slot.a, statement.digest, *signature));
     }
 
     pub(crate) fn check(

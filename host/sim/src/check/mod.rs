@@ -113,6 +113,7 @@ impl Checks {
         }
         if let Message::Prepare { identity, vote } = message {
             self.barrier.prepare(node, *identity, vote.statement.slot.a)?;
+            self.certificates.made(*identity, vote);
         }
         self.signatures.sent(node, message, &self.epochs)
     }
