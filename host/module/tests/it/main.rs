@@ -6,5 +6,6 @@ mod common;
 mod cache;
 mod contain;
 mod differential;
+mod engines;
 mod refuse;
 mod upgrade;

@@ -209,3 +209,29 @@ fn a_compilation_that_takes_too_much() {
     let error = with(Limits { artefact_bytes: 1000, ..Limits::default() });
     assert!(error.to_string().contains("over 1000 bytes"), "{error}");
 }
+
+/// Flipped bytes are refused or run; nothing else happens. (Seeded by position, no luck.)
+#[test]
+fn mutants_do_no_harm() {
+    let limits = Limits { application: fast(), ..Limits::default() };
+    let host = host_with(limits);
+    let null = module("null");
+    let mut prepared = 0;
+    for round in 0..600_usize {
+        let mut mutant = null.to_vec();
+        for step in 0..=round % 3 {
+            let at = (round * 7919 + step * 104_729) % mutant.len();
+            mutant[at] ^= 1 << ((round / 3 + step) % 8);
+        }
+        let valid = host.check(&mutant, World::Application).is_ok();
+        // Compiling takes its time: a few of those that are valid.
+        if valid && prepared < 25 {
+            prepared += 1;
+            if let Ok(mutant) = prepare(&host, &mutant, World::Application) {
+                let application = mutant.application().expect("an application");
+                drop(crate::common::execute(&*application, &[vec![1], vec![2]]));
+            }
+        }
+    }
+    assert!(prepared > 10, "{prepared} mutants were valid");
+}
