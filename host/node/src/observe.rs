@@ -84,5 +84,5 @@ pub(crate) fn epoch_started(shared: &Shared, start: &EpochStart) {
     );
     let keep: Vec<_> = manifest.modules.values().map(|pin| pin.hash).collect();
     shared.modules.retain(&keep);
-    shared.metrics.epoch_started(start);
+    shared.metrics.epoch_started(start, shared.network.get().map(moult_net::Network::stats));
 }
