@@ -1,0 +1,130 @@
+//! What can be typed.
+
+use clap::{Parser, Subcommand};
+
+use crate::{bench, demo, devnet, epoch, genesis, init, kv, module, node, proposal, propose, status};
+
+/// Shown below `--help`.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  1   it failed: network, disk, a node's error
+  2   the command line is wrong
+  3   it worked, and the answer is no: proposal not activated, key not there, module not valid
+  78  the configuration, key, token or genesis file is wrong (EX_CONFIG)
+
+Environment: MOULT_API, MOULT_DIR, MOULT_TOKEN, MOULT_TOKEN_FILE, MOULT_LOG stand for the options.";
+
+/// A WebAssembly-pluggable consensus runtime: the node and its tools.
+#[derive(Parser)]
+#[command(name = "moult", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// Answer in JSON on standard output; progress goes to standard error.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Show everything at once: four nodes under load, an engine swap, a crash, a verdict.
+    Demo(demo::Args),
+    /// Run a cluster on this machine until Ctrl-C.
+    Devnet(devnet::Args),
+    /// Make a node's folder: key, API token, configuration, public identity.
+    Init(init::Args),
+    /// Make the file that a chain begins with.
+    Genesis(genesis::Args),
+    /// Run a node.
+    Node(node::Args),
+    /// Check a node's configuration and the files it names.
+    CheckConfig(node::CheckArgs),
+    /// Look at, check, list and upload modules.
+    Module(module::Args),
+    /// Propose an epoch change: new modules, committee, fault model or limits.
+    Propose(propose::Args),
+    /// List, show, vote on and withdraw proposals.
+    Proposal(proposal::Args),
+    /// Show epochs.
+    Epoch(epoch::Args),
+    /// Read and write the key-value store.
+    Kv(kv::Args),
+    /// Show where nodes stand.
+    Status(status::Args),
+    /// Load a cluster and measure, also across engine swaps.
+    Bench(bench::Args),
+    /// Compile one module under limits; started by nodes.
+    #[command(hide = true)]
+    CompileWorker,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_documented_line_parses() {
+        for line in [
+            "moult init --dir d --p2p 0.0.0.0:7401 --api 127.0.0.1:7400 --address a.example:7401 --stake 3",
+            "moult genesis build --identity a.json b.json c.json d.json --name n --engine pbft --approval approve-valid \
+             --application kv --config engine=pbft.conf --fault-model crash --limits l.json --out genesis.json",
+            "moult genesis build --identity a.json --identity b.json --out genesis.json",
+            "moult node --config d/moult.toml --log-format json --log debug",
+            "moult check-config --config d/moult.toml --json",
+            "moult devnet --nodes 4 --dir d --engine pbft --approval manual --application kv2 --base-port 8000",
+            "moult module inspect a.wasm",
+            "moult module hash a.wasm",
+            "moult module verify a.wasm --world engine",
+            "moult module rebuild-check a.wasm",
+            "moult module list --api http://127.0.0.1:7400",
+            "moult module add --api http://127.0.0.1:7400 --token-file t a.wasm",
+            "moult propose --api http://127.0.0.1:7400 --token-file t --engine pbft-reverse --config engine=c --wait",
+            "moult propose --committee c.json --fault-model crash --limits l.json --not-before 1700000000000 --deadline 9",
+            "moult proposal list --open",
+            "moult proposal show 1 --api http://127.0.0.1:7400",
+            "moult proposal diff 1",
+            "moult proposal vote 1 --reject --reason no",
+            "moult proposal vote 1 --approve",
+            "moult proposal withdraw 1",
+            "moult epoch show",
+            "moult epoch history --api http://127.0.0.1:7400",
+            "moult kv put k v --client me --seq 4",
+            "moult kv get k",
+            "moult kv delete k",
+            "moult kv cas k v --expect none",
+            "moult kv cas k --expect 00ff",
+            "moult status --dir devnet",
+            "moult bench --api http://127.0.0.1:1 http://127.0.0.1:2 --clients 9 --duration 3",
+            "moult bench --dir d --rate 5000 --value-bytes 64 --swap 3 --json",
+            "moult demo --seconds 30 --rate 2000",
+        ] {
+            if let Err(error) = Cli::try_parse_from(line.split_whitespace()) {
+                panic!("{line}\n{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for line in [
+            "moult propose",
+            "moult proposal vote 1",
+            "moult proposal vote 1 --approve --reject",
+            "moult kv cas k v",
+            "moult kv put k v --client me",
+            "moult init",
+            "moult genesis build --out g.json",
+            "moult devnet --nodes 0 --dir d",
+        ] {
+            assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! `moult epoch`: what each epoch fixed.
+
+use anyhow::Context as _;
+use clap::{Args as ClapArgs, Subcommand};
+use moult_node::api_types::{EpochBody, Status};
+
+use crate::client::{ApiArgs, Client};
+use crate::genesis::model_name;
+use crate::output::{self, grouped, say, table, utc};
+use crate::pins::label;
+
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show one epoch: committee, modules, limits.
+    Show {
+        /// Which [default: the present one].
+        #[arg(long)]
+        number: Option<u64>,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// List epochs from the first.
+    History {
+        /// The first to list.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// How many at most.
+        #[arg(long, default_value_t = 100)]
+        limit: u64,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+}
+
+pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    match args.command {
+        Command::Show { number, api } => {
+            let mut client = api.client()?;
+            let number = match number {
+                Some(number) => number,
+                None => client.get::<Status>("/v1/status").await?.epoch,
+            };
+            let epoch = fetch(&mut client, number).await?;
+            if json { output::json(&epoch) } else { show(&epoch) }
+        }
+        Command::History { from, limit, api } => {
+            let epochs: Vec<EpochBody> =
+                api.client()?.get(&format!("/v1/epochs?from={from}&limit={limit}")).await?;
+            if json { output::json(&epochs) } else { history(&epochs) }
+        }
+    }
+}
+
+/// One epoch.
+pub(crate) async fn fetch(client: &mut Client, number: u64) -> anyhow::Result<EpochBody> {
+    let epochs: Vec<EpochBody> = client.get(&format!("/v1/epochs?from={number}&limit=1")).await?;
+    epochs
+        .into_iter()
+        .find(|epoch| epoch.number == number)
+        .with_context(|| format!("there is no epoch {number} on this chain"))
+}
+
+fn show(epoch: &EpochBody) -> anyhow::Result<()> {
+    say!("epoch {}", epoch.number);
+    say!("  identity     {}", epoch.identity);
+    say!("  follows      block {}", grouped(epoch.base));
+    say!("  began        {} (switched here {})", utc(epoch.time_ms), utc(epoch.switched_at_ms));
+    say!("  fault model  {}, quorum {} of {}", model_name(epoch.fault_model), epoch.quorum, epoch.stake);
+    for (world, pin) in &epoch.modules {
+        say!("  {:11}  {}  {}", world.name(), label(pin.hash), pin.hash);
+        if let Some(config) = &pin.config {
+            say!("               config: {}", config.trim_end().replace('\n', "; "));
+        }
+    }
+    for (index, member) in epoch.committee.iter().enumerate() {
+        say!("  authority {index}  stake {}  {}  {}", member.stake, member.address, member.id);
+    }
+    let limits = serde_json::to_value(&epoch.limits)?;
+    for (name, value) in limits.as_object().into_iter().flatten() {
+        say!("  {name} = {value}");
+    }
+    Ok(())
+}
+
+fn history(epochs: &[EpochBody]) -> anyhow::Result<()> {
+    let mut rows = vec![
+        ["EPOCH", "FROM BLOCK", "BEGAN", "AUTHORITIES", "QUORUM", "ENGINE", "APPLICATION"]
+            .map(String::from)
+            .to_vec(),
+    ];
+    for epoch in epochs {
+        let module = |world| epoch.modules.get(&world).map_or("-".into(), |pin| label(pin.hash));
+        rows.push(vec![
+            epoch.number.to_string(),
+            grouped(epoch.base + 1),
+            utc(epoch.time_ms),
+            epoch.committee.len().to_string(),
+            format!("{} of {}", epoch.quorum, epoch.stake),
+            module(moult_types::World::Engine),
+            module(moult_types::World::Application),
+        ]);
+    }
+    table(&rows);
+    Ok(())
+}

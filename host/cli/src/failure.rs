@@ -1,0 +1,78 @@
+//! From an error to an exit code.
+
+use std::process::ExitCode;
+
+use moult_node::NodeError;
+use moult_node::config::ConfigError;
+use moult_node::files::FileError;
+use moult_node::genesis::GenesisError;
+use thiserror::Error;
+
+/// It worked, and the answer is no.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub(crate) struct Negative(pub(crate) String);
+
+/// The answer is no, and has been printed.
+#[derive(Debug, Error)]
+#[error("no")]
+pub(crate) struct Told;
+
+const FAILED: u8 = 1;
+const NEGATIVE: u8 = 3;
+const CONFIG: u8 = 78;
+
+/// Shorthand for a negative answer.
+pub(crate) fn negative(text: impl Into<String>) -> anyhow::Error {
+    Negative(text.into()).into()
+}
+
+/// The compile worker has printed what there is to say.
+pub(crate) fn worker(code: ExitCode) -> anyhow::Result<()> {
+    if code == ExitCode::SUCCESS { Ok(()) } else { Err(Told.into()) }
+}
+
+/// Prints the error and gives its exit code.
+pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
+    let code = code_of(error);
+    if !error.is::<Told>() {
+        let text = format!("{error:#}");
+        if json {
+            eprintln!("{}", serde_json::json!({ "error": text, "exit_code": code }));
+        } else {
+            eprintln!("moult: {text}");
+        }
+    }
+    ExitCode::from(code)
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    let config = error.chain().any(|cause| {
+        cause.is::<ConfigError>()
+            || cause.is::<FileError>()
+            || cause.is::<GenesisError>()
+            || cause.downcast_ref::<NodeError>().is_some_and(NodeError::is_configuration)
+    });
+    if config {
+        CONFIG
+    } else if error.is::<Negative>() || error.is::<Told>() {
+        NEGATIVE
+    } else {
+        FAILED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn codes_follow_the_cause() {
+        let file = FileError::NoToken("t".into());
+        assert_eq!(code_of(&anyhow::Error::from(file).context("starting")), CONFIG);
+        assert_eq!(code_of(&negative("rejected")), NEGATIVE);
+        assert_eq!(code_of(&anyhow!("reset")), FAILED);
+    }
+}

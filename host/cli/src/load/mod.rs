@@ -1,0 +1,13 @@
+//! A load on a cluster: its pace, its writers, and what is measured.
+
+mod blocks;
+mod pace;
+mod recorder;
+mod swap;
+mod writer;
+
+pub(crate) use blocks::{BlockTimes, block_times};
+pub(crate) use pace::{Pace, Random};
+pub(crate) use recorder::{Recorder, Summary};
+pub(crate) use swap::{Swap, swap_to};
+pub(crate) use writer::{Answer, Writer};
