@@ -1,1 +1,13 @@
 //! Scenarios over a real cluster; each reads as a story.
+
+mod application;
+mod basics;
+mod change;
+mod committee;
+mod crash;
+mod input;
+mod proposals;
+mod refusal;
+mod sleeper;
+mod stop;
+mod swap;
