@@ -9,7 +9,7 @@ mod root;
 mod sessions;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use moult_sdk::application::{self, Receipt as ApplicationReceipt};
@@ -86,6 +86,7 @@ pub fn execute_block(
     batches: &[Arc<HeldBatch>],
 ) -> Result<Executed, LocalStop> {
     let global = record.global;
+    let base: &Arc<dyn StateReader> = &(Arc::new(Remembering::new(base.clone())) as Arc<dyn StateReader>);
     let mut sessions = Sessions::new(Overlay::new(base.clone(), SESSION_PREFIX), global, limits);
     let (mut fresh, mut answers) = (Vec::new(), Vec::new());
     for transaction in batches.iter().flat_map(|batch| &batch.batch().transactions) {
@@ -127,6 +128,35 @@ pub fn execute_block(
         }
     }
     Ok(Executed { writes, receipts, accumulator })
+}
+
+/// A view that asks the store once for each key: what a block writes was mostly read
+/// before, and its former value is wanted once more for the state root.
+struct Remembering {
+    base: Arc<dyn StateReader>,
+    read: Mutex<BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
+}
+
+impl Remembering {
+    fn new(base: Arc<dyn StateReader>) -> Self {
+        Self { base, read: Mutex::default() }
+    }
+}
+
+impl StateReader for Remembering {
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = read.get(key) {
+            return known.clone();
+        }
+        let value = self.base.get(key);
+        read.insert(key.to_vec(), value.clone());
+        value
+    }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.base.scan(start, end, limit)
+    }
 }
 
 /// Hands the state from one application to the next (or to the first one).

@@ -64,7 +64,10 @@ impl<'a> Sessions<'a> {
         if known.is_some_and(|(highest, _)| seq.saturating_add(self.limits.client_window) <= highest) {
             return Admission::Stale;
         }
-        if let Some(receipt) = known.and_then(|_| read_receipt(&self.overlay, key, seq)) {
+        // A number above the highest one has no receipt: the usual case needs no look-up.
+        if known.is_some_and(|(highest, _)| seq <= highest)
+            && let Some(receipt) = read_receipt(&self.overlay, key, seq)
+        {
             return Admission::Repeated(receipt);
         }
         self.in_block.insert((key, seq), position);
