@@ -9,7 +9,6 @@ use moult_types::{
 
 use crate::modules::module_hash;
 use crate::queue::Event;
-use crate::report::CHANGE_KINDS;
 use crate::setup::{engine_config, limits, member};
 use crate::world::World;
 
@@ -21,7 +20,7 @@ impl World {
         let mean_us = self.plan.between_changes_ms * 1000;
         let next_us = self.now_us + self.rng.below(2 * mean_us) + 1;
         self.queue.push(next_us, Event::Change);
-        let Some(kind) = self.rng.pick(&CHANGE_KINDS) else { return };
+        let Some(kind) = self.rng.pick(&self.plan.change_kinds) else { return };
         let members = self.proposers();
         let Some(node) = self.rng.pick(&members) else { return };
         match kind {

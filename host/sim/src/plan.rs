@@ -1,5 +1,7 @@
 //! What a run is made of. Every number is a bound from which the seed draws.
 
+use crate::report::CHANGE_KINDS;
+
 /// Sizes and kinds of one run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -19,6 +21,8 @@ pub struct Plan {
     pub between_faults_ms: u64,
     /// Mean virtual time between two proposals of an epoch change; 0 for none.
     pub between_changes_ms: u64,
+    /// Which kinds of change are proposed.
+    pub change_kinds: Vec<&'static str>,
     /// Whether links delay, lose, repeat and reorder beyond the ordinary.
     pub bad_links: bool,
     /// In how many of 1,000 runs an authority (within what is tolerated) is Byzantine.
@@ -33,7 +37,7 @@ pub struct Plan {
 /// A place in the life of a node at which it crashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CrashPoint {
-    /// Which node; `None`: all nodes, when the one named by `step` of node 0 gets there.
+    /// Which node; `None`: all nodes at once, when node 0 gets there.
     pub node: Option<usize>,
     /// At which of its groups of steps that are synced, from 0.
     pub group: u64,
@@ -89,6 +93,7 @@ impl Plan {
             between_transactions_ms: 50,
             between_faults_ms: 400,
             between_changes_ms: 2_000,
+            change_kinds: CHANGE_KINDS.to_vec(),
             bad_links: true,
             byzantine_per_mille: 250,
             crash_point: None,
@@ -100,6 +105,21 @@ impl Plan {
     /// A longer one with larger committees: for the nightly run.
     pub fn long() -> Self {
         Self { faults_ms: 40_000, members_max: 10, others_max: 8, clients_max: 12, ..Self::short() }
+    }
+
+    /// Four nodes that exchange modules and do nothing else: to crash them at every point.
+    pub fn switch() -> Self {
+        Self {
+            faults_ms: 1_500,
+            calm_ms: 30_000,
+            members_max: 4,
+            others_max: 0,
+            clients_max: 3,
+            between_transactions_ms: 40,
+            between_changes_ms: 300,
+            change_kinds: vec!["engine", "application"],
+            ..Self::quiet()
+        }
     }
 
     /// No faults at all.

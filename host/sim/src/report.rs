@@ -104,6 +104,8 @@ pub struct Report {
     pub reads: u64,
     /// Virtual time of the whole run, in milliseconds.
     pub virtual_ms: u64,
+    /// Groups of steps that each node synced.
+    pub groups: Vec<u64>,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// Proposals of epoch changes by kind.

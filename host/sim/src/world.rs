@@ -255,6 +255,7 @@ impl World {
         self.report.acknowledged = self.clients.acknowledged;
         self.report.refused = self.clients.refused_count;
         self.report.virtual_ms = self.now_us / 1000;
+        self.report.groups = self.nodes.iter().map(|node| node.groups).collect();
         self.report
     }
 

@@ -1,1 +1,40 @@
-//! Planted bugs are caught.
+//! Bugs planted on purpose are caught, each by the promise that it breaks.
+#![cfg(feature = "planted")]
+
+use moult_sim::{Plan, Planted, run_seed};
+
+/// Runs seeds until one fails, and answers with the broken promise.
+fn caught(planted: Planted, seeds: u64) -> &'static str {
+    let plan = Plan { planted: Some(planted), ..Plan::short() };
+    let violation = (0..seeds).find_map(|seed| run_seed(seed, &plan).err());
+    let violation = violation.unwrap_or_else(|| panic!("{planted:?} was not caught in {seeds} seeds"));
+    println!("{planted:?}: {violation}");
+    violation.property
+}
+
+#[test]
+fn certificates_short_of_a_quorum() {
+    assert_eq!(caught(Planted::CertificateQuorumMinusOne, 20), "certificates");
+}
+
+#[test]
+fn an_engine_short_of_a_quorum() {
+    // The host's certificates keep the chain one; the engines contradict themselves.
+    let property = caught(Planted::EngineQuorumMinusOne, 300);
+    assert!(["engines run", "liveness"].contains(&property), "{property}");
+}
+
+#[test]
+fn a_node_that_goes_on_past_the_barrier() {
+    assert_eq!(caught(Planted::PastBarrier, 20), "barrier");
+}
+
+#[test]
+fn a_guard_that_is_not_synced() {
+    assert_eq!(caught(Planted::UnsyncedGuard, 50), "one digest a slot");
+}
+
+#[test]
+fn votes_that_count_twice() {
+    assert_eq!(caught(Planted::VoteCountedTwice, 50), "quorum of votes");
+}

@@ -5,21 +5,22 @@
 //! function of the block, so every node decides at the same index. Nothing here asks a
 //! clock, a queue or a peer; what this node *does* about a proposal is in `duties`.
 
+mod check;
+mod time;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use moult_crypto::{check_possession, verify_statement};
+use moult_crypto::verify_statement;
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest, Stake};
 use moult_types::governance::{Decision, REASON_BYTES_MAX, ReadyNotice, Vote, Withdrawal};
-use moult_types::manifest::CONFIG_BYTES_MAX;
 use moult_types::{
-    Activation, BlockRecord, ChainId, Committee, CommitteeError, EpochChangeProposal, EpochLimits, Follows,
-    GlobalIndex, HeldBatch, Manifest, ProposalId, Scope, SignedProposal, SystemTransaction, Transaction, World,
+    Activation, BlockRecord, ChainId, Committee, EpochChangeProposal, Follows, GlobalIndex, HeldBatch, Manifest,
+    ProposalId, Scope, SignedProposal, SystemTransaction, Transaction,
 };
-use thiserror::Error;
 
-/// Furthest deadline, in blocks from the one that carries the proposal.
-pub const DEADLINE_BLOCKS_MAX: u64 = 10_000_000;
+pub use check::{DEADLINE_BLOCKS_MAX, ProposalError, check_limits, check_manifest};
+pub use time::{block_time, note_times};
 
 /// Where a proposal stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
@@ -110,75 +111,6 @@ pub struct Ledger {
     #[cfg(feature = "planted")]
     #[borsh(skip)]
     pub counts_votes_twice: bool,
-}
-
-/// Why a proposal cannot be put forward.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum ProposalError {
-    #[error("it is for epoch {given}, but the next epoch is {expected}")]
-    WrongEpoch { given: u64, expected: u64 },
-    #[error("the proposer is not in the present committee")]
-    NotAnAuthority,
-    #[error("its signature does not verify")]
-    BadSignature,
-    #[error("this authority has proposal {0} open already: withdraw it first")]
-    OneAtATime(ProposalId),
-    #[error("its timestamp {given} does not lie after {last}, that of this authority's proposal before it")]
-    Repeated { given: u64, last: u64 },
-    #[error("proposal {0} is approved: wait until it is active or expires")]
-    RivalApproved(ProposalId),
-    #[error("the new committee is not valid: {0}")]
-    Committee(#[from] CommitteeError),
-    #[error("the key of authority {0} is invalid or its proof of possession does not hold")]
-    Possession(moult_types::AuthorityId),
-    #[error("it pins no module for the world `{0}`")]
-    MissingPin(World),
-    #[error("the configuration for the world `{0}` is larger than {CONFIG_BYTES_MAX} bytes")]
-    ConfigTooLarge(World),
-    #[error("the limit `{name}` is {given}, outside {min}..={max}")]
-    Limit { name: &'static str, given: u64, min: u64, max: u64 },
-    #[error("its deadline is block {deadline}; it must lie after block {index} and within {DEADLINE_BLOCKS_MAX} blocks")]
-    Deadline { deadline: u64, index: u64 },
-}
-
-/// Checks the numbers that all nodes must share.
-///
-/// # Errors
-/// The first one out of range.
-pub fn check_limits(limits: &EpochLimits) -> Result<(), ProposalError> {
-    let check = |name, given: u64, min: u64, max: u64| {
-        if (min..=max).contains(&given) { Ok(()) } else { Err(ProposalError::Limit { name, given, min, max }) }
-    };
-    check("window_blocks", limits.window_blocks, 1, 1024)?;
-    check("barrier_distance_blocks", limits.barrier_distance_blocks, limits.window_blocks, 65_536)?;
-    check("readiness_window_blocks", limits.readiness_window_blocks, 10, 10_000_000)?;
-    check("batches_in_block_max", limits.batches_in_block_max.into(), 1, 4096)?;
-    check("batch_bytes_max", limits.batch_bytes_max.into(), 4096, 4 << 20)?;
-    check("engine_message_bytes_max", limits.engine_message_bytes_max.into(), 65_536, 4 << 20)?;
-    check("client_window", limits.client_window, 1, 1 << 20)?;
-    check("client_idle_blocks", limits.client_idle_blocks, 1000, u64::MAX)?;
-    check("module_bytes_max", limits.module_bytes_max.into(), 1024, 256 << 20)
-}
-
-/// Checks everything about a manifest's content that needs no chain: also for a genesis.
-///
-/// # Errors
-/// The first thing that is wrong.
-pub fn check_manifest(manifest: &Manifest) -> Result<Committee, ProposalError> {
-    let committee = manifest.committee()?;
-    for member in &manifest.members {
-        check_possession(&member.key, member.id, &member.possession)
-            .map_err(|_| ProposalError::Possession(member.id))?;
-    }
-    for world in World::ALL {
-        let pin = manifest.pin(world).ok_or(ProposalError::MissingPin(world))?;
-        if pin.config.len() > CONFIG_BYTES_MAX {
-            return Err(ProposalError::ConfigTooLarge(world));
-        }
-    }
-    check_limits(&manifest.limits)?;
-    Ok(committee)
 }
 
 /// The present epoch, as far as proposals are judged by it.
@@ -471,29 +403,4 @@ fn manifest_of(proposal: &EpochChangeProposal, present: &Manifest, at: &Ledger) 
         limits: proposal.limits.clone(),
         follows: Some(Follows { identity: present.identity(), index: at.index, hash: at.hash }),
     }
-}
-
-/// Notes the latest batch time of each author of the epoch.
-pub fn note_times<'a>(times_ms: &mut [u64], epoch: u64, batches: impl Iterator<Item = &'a HeldBatch>) {
-    for batch in batches.map(HeldBatch::batch).filter(|batch| batch.number.0 == epoch) {
-        if let Some(latest) = times_ms.get_mut(batch.author.as_usize()) {
-            *latest = (*latest).max(batch.time_ms);
-        }
-    }
-}
-
-/// Block time: the stake-weighted median of the authors' latest times, never before the
-/// former block's. More than half of the stake bounds it from either side, so no minority
-/// of wrong clocks can move it out of what honest clocks show.
-pub fn block_time(committee: &Committee, times_ms: &[u64], former_ms: u64) -> u64 {
-    let mut weighted: Vec<(u64, Stake)> =
-        times_ms.iter().zip(committee.members()).map(|(time, member)| (*time, member.stake)).collect();
-    weighted.sort_unstable();
-    let half = committee.total() / 2;
-    let mut below = 0;
-    let median = weighted.iter().find(|(_, stake)| {
-        below += stake;
-        below > half
-    });
-    median.map_or(former_ms, |(time, _)| former_ms.max(*time))
 }

@@ -1,0 +1,78 @@
+//! What a proposal, or a genesis, must be like to become an epoch.
+
+use moult_crypto::check_possession;
+use moult_types::manifest::CONFIG_BYTES_MAX;
+use moult_types::{Committee, CommitteeError, EpochLimits, Manifest, ProposalId, World};
+use thiserror::Error;
+
+/// Furthest deadline, in blocks from the one that carries the proposal.
+pub const DEADLINE_BLOCKS_MAX: u64 = 10_000_000;
+
+/// Why a proposal cannot be put forward.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum ProposalError {
+    #[error("it is for epoch {given}, but the next epoch is {expected}")]
+    WrongEpoch { given: u64, expected: u64 },
+    #[error("the proposer is not in the present committee")]
+    NotAnAuthority,
+    #[error("its signature does not verify")]
+    BadSignature,
+    #[error("this authority has proposal {0} open already: withdraw it first")]
+    OneAtATime(ProposalId),
+    #[error("its timestamp {given} does not lie after {last}, that of this authority's proposal before it")]
+    Repeated { given: u64, last: u64 },
+    #[error("proposal {0} is approved: wait until it is active or expires")]
+    RivalApproved(ProposalId),
+    #[error("the new committee is not valid: {0}")]
+    Committee(#[from] CommitteeError),
+    #[error("the key of authority {0} is invalid or its proof of possession does not hold")]
+    Possession(moult_types::AuthorityId),
+    #[error("it pins no module for the world `{0}`")]
+    MissingPin(World),
+    #[error("the configuration for the world `{0}` is larger than {CONFIG_BYTES_MAX} bytes")]
+    ConfigTooLarge(World),
+    #[error("the limit `{name}` is {given}, outside {min}..={max}")]
+    Limit { name: &'static str, given: u64, min: u64, max: u64 },
+    #[error("its deadline is block {deadline}; it must lie after block {index} and within {DEADLINE_BLOCKS_MAX} blocks")]
+    Deadline { deadline: u64, index: u64 },
+}
+
+/// Checks the numbers that all nodes must share.
+///
+/// # Errors
+/// The first one out of range.
+pub fn check_limits(limits: &EpochLimits) -> Result<(), ProposalError> {
+    let check = |name, given: u64, min: u64, max: u64| {
+        if (min..=max).contains(&given) { Ok(()) } else { Err(ProposalError::Limit { name, given, min, max }) }
+    };
+    check("window_blocks", limits.window_blocks, 1, 1024)?;
+    check("barrier_distance_blocks", limits.barrier_distance_blocks, limits.window_blocks, 65_536)?;
+    check("readiness_window_blocks", limits.readiness_window_blocks, 10, 10_000_000)?;
+    check("batches_in_block_max", limits.batches_in_block_max.into(), 1, 4096)?;
+    check("batch_bytes_max", limits.batch_bytes_max.into(), 4096, 4 << 20)?;
+    check("engine_message_bytes_max", limits.engine_message_bytes_max.into(), 65_536, 4 << 20)?;
+    check("client_window", limits.client_window, 1, 1 << 20)?;
+    check("client_idle_blocks", limits.client_idle_blocks, 1000, u64::MAX)?;
+    check("module_bytes_max", limits.module_bytes_max.into(), 1024, 256 << 20)
+}
+
+/// Checks everything about a manifest's content that needs no chain: also for a genesis.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check_manifest(manifest: &Manifest) -> Result<Committee, ProposalError> {
+    let committee = manifest.committee()?;
+    for member in &manifest.members {
+        check_possession(&member.key, member.id, &member.possession)
+            .map_err(|_| ProposalError::Possession(member.id))?;
+    }
+    for world in World::ALL {
+        let pin = manifest.pin(world).ok_or(ProposalError::MissingPin(world))?;
+        if pin.config.len() > CONFIG_BYTES_MAX {
+            return Err(ProposalError::ConfigTooLarge(world));
+        }
+    }
+    check_limits(&manifest.limits)?;
+    Ok(committee)
+}
