@@ -159,7 +159,12 @@ impl Metrics {
         self.note_network(network.as_ref());
         let mut state = self.state();
         let number = start.manifest.number.0;
-        *state = State { epoch: number, kept: std::mem::take(&mut state.kept), network_errors: state.network_errors, ..State::default() };
+        *state = State {
+            epoch: number,
+            kept: std::mem::take(&mut state.kept),
+            network_errors: state.network_errors,
+            ..State::default()
+        };
         self.consensus.engine_gauge.clear();
         if !state.kept.contains(&number) {
             state.kept.push_back(number);
@@ -175,9 +180,10 @@ impl Metrics {
         self.consensus.blocks.inc();
         self.consensus.batches.inc_by(batches);
         self.consensus.transactions.inc_by(transactions);
-        // Blocks of an epoch whose series was dropped are in the totals only.
-        let label = [("epoch", record.epoch.0)];
-        if record.epoch.0 + EPOCHS_KEPT as u64 > self.state().epoch {
+        // Blocks of an epoch whose series was dropped, or that are executed again at the
+        // start, are in the totals only.
+        if self.state().kept.contains(&record.epoch.0) {
+            let label = [("epoch", record.epoch.0)];
             self.epochs.commits.get_or_create(&label).inc();
             self.epochs.transactions.get_or_create(&label).inc_by(transactions);
         }
@@ -189,14 +195,19 @@ impl Metrics {
 
     pub(crate) fn bad_message(&self) {
         self.cluster.bad_messages.inc();
-        let epoch = self.state().epoch;
-        self.epochs.network_errors.get_or_create(&[("epoch", epoch)]).inc();
+        let state = self.state();
+        if !state.kept.is_empty() {
+            self.epochs.network_errors.get_or_create(&[("epoch", state.epoch)]).inc();
+        }
     }
 
     /// A call of the HTTP interface was answered.
     pub(crate) fn request(&self, endpoint: &'static str, status: u16, took: Duration) {
         self.clients.request_duration.get_or_create(&[("endpoint", endpoint)]).observe(took.as_secs_f64());
-        self.clients.requests.get_or_create(&[("endpoint", endpoint.into()), ("status", status.to_string())]).inc();
+        self.clients
+            .requests
+            .get_or_create(&[("endpoint", endpoint.into()), ("status", status.to_string())])
+            .inc();
     }
 
     /// A transaction of a client has no receipt.
@@ -264,7 +275,9 @@ impl Metrics {
     fn view(&self, view: u64) {
         let now = Instant::now();
         let mut state = self.state();
-        let Some(risen) = state.view.replace(view).and_then(|former| view.checked_sub(former)) else { return };
+        let Some(risen) = state.view.replace(view).and_then(|former| view.checked_sub(former)) else {
+            return;
+        };
         if risen == 0 {
             return;
         }
@@ -280,6 +293,10 @@ impl Metrics {
         let Some(stats) = stats else { return };
         let errors = snapshot::network_errors(stats);
         let mut state = self.state();
+        if state.kept.is_empty() {
+            // No epoch yet; counted for the first one.
+            return;
+        }
         let new = errors.saturating_sub(state.network_errors);
         state.network_errors = errors;
         self.epochs.network_errors.get_or_create(&[("epoch", state.epoch)]).inc_by(new);
@@ -296,7 +313,11 @@ impl Epochs {
             commits: add(r, "epoch_commits", "Final blocks of the epoch that were executed here"),
             transactions: add(r, "epoch_transactions", "Transactions of clients in these blocks"),
             rounds: add(r, "epoch_rounds", "Rounds of the engine: ordered blocks and views given up"),
-            network_errors: add(r, "epoch_network_errors", "Failed dials and handshakes, broken rules, dropped frames, bad messages"),
+            network_errors: add(
+                r,
+                "epoch_network_errors",
+                "Failed dials and handshakes, broken rules, dropped frames, bad messages",
+            ),
         }
     }
 
@@ -323,10 +344,24 @@ impl Consensus {
         let fine = || exponential_buckets(0.0005, 2.0, 16);
         Self {
             latency: histogram(r, "consensus_latency_seconds", "From ordered here to final here", fine()),
-            round_duration: histogram(r, "consensus_round_duration_seconds", "Between two blocks ordered here", fine()),
+            round_duration: histogram(
+                r,
+                "consensus_round_duration_seconds",
+                "Between two blocks ordered here",
+                fine(),
+            ),
             view_changes: add(r, "view_changes", "Views that the engine left"),
-            view_change_interval: histogram(r, "view_change_interval_seconds", "Between two view changes", exponential_buckets(0.1, 2.0, 16)),
-            leader_changes: add(r, "leader_changes", "Blocks ordered under another leader than the one before"),
+            view_change_interval: histogram(
+                r,
+                "view_change_interval_seconds",
+                "Between two view changes",
+                exponential_buckets(0.1, 2.0, 16),
+            ),
+            leader_changes: add(
+                r,
+                "leader_changes",
+                "Blocks ordered under another leader than the one before",
+            ),
             engine_faults: add(r, "engine_faults", "Engines that failed and were rebuilt or given up"),
             engine_misbehaved: add(r, "engine_misbehaved", "Requests of the engine that were refused"),
             engine_gauge: add(r, "engine_gauge", "What the engine measures, by its own names"),
@@ -345,7 +380,11 @@ impl Cluster {
             nodes_total: add(r, "total_nodes", "Authorities of the committee"),
             stake: add(r, "stake_in_sync", "Stake at this node's height, its own included"),
             stake_total: add(r, "stake_total", "Stake of the committee"),
-            duplicate_identities: add(r, "duplicate_identities", "Times that one key was alive at two addresses"),
+            duplicate_identities: add(
+                r,
+                "duplicate_identities",
+                "Times that one key was alive at two addresses",
+            ),
             bad_messages: add(r, "bad_messages", "Messages that broke the protocol"),
         }
     }
@@ -370,7 +409,12 @@ fn add<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &
     metric
 }
 
-fn histogram(registry: &mut Registry, name: &str, help: &str, buckets: impl IntoIterator<Item = f64>) -> Histogram {
+fn histogram(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    buckets: impl IntoIterator<Item = f64>,
+) -> Histogram {
     let metric = Histogram::new(buckets);
     registry.register(name, help, metric.clone());
     metric

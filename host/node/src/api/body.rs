@@ -110,6 +110,12 @@ pub(super) async fn json<T: DeserializeOwned>(
 /// # Errors
 /// 400 with the position.
 pub(super) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(bytes)
-        .map_err(|e| ApiError::bad_request(format!("the body is not what this call takes: {e}")))
+    let wrong = |e: &dyn std::fmt::Display| {
+        ApiError::bad_request(format!("the body is not what this call takes: {e}"))
+    };
+    // Without this a list would be taken for the object's fields in order.
+    if bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(wrong(&"expected an object at line 1 column 1"));
+    }
+    serde_json::from_slice(bytes).map_err(|e| wrong(&e))
 }

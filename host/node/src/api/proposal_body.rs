@@ -133,7 +133,7 @@ fn explanation(record: &ProposalRecord, facts: &Facts<'_>, tally: &Tally) -> Str
         ProposalState::Active => format!("active: epoch {epoch} began after block {at}"),
         ProposalState::Rejected => format!("rejected by quorum: {}", reasons(record)),
         ProposalState::Expired if approve >= quorum && *quorum > 0 => {
-            format!("expired at block {at}: approved, but not ready in time")
+            format!("expired at block {at}: approved, but not ready or not due in time")
         }
         ProposalState::Expired if *quorum == 0 => format!("expired at block {at}"),
         ProposalState::Expired => format!("expired at block {at}: no quorum (stake {approve} of {quorum})"),

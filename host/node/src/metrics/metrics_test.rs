@@ -30,7 +30,12 @@ fn block(epoch: u64, batches: usize) -> BlockRecord {
         global: GlobalIndex(1),
         parent: Digest::ZERO,
         hash: Digest::ZERO,
-        block: Block { index: CommitIndex(1), time_ms: 0, batches: vec![Digest::ZERO; batches], state_root: None },
+        block: Block {
+            index: CommitIndex(1),
+            time_ms: 0,
+            batches: vec![Digest::ZERO; batches],
+            state_root: None,
+        },
     }
 }
 
@@ -85,7 +90,13 @@ fn busy() -> Metrics {
     metrics.event(&Event::EngineMisbehaved(String::new()));
     metrics.event(&Event::PolicyFault { proposal: ProposalId(1), fault: String::new() });
     metrics.event(&Event::ForkDetected { peer: PublicKey([0; 32]), global: GlobalIndex(1) });
-    metrics.event(&Event::Sync { stake: 3, stake_total: 4, nodes: 3, nodes_total: 4, highest: GlobalIndex(9) });
+    metrics.event(&Event::Sync {
+        stake: 3,
+        stake_total: 4,
+        nodes: 3,
+        nodes_total: 4,
+        highest: GlobalIndex(9),
+    });
     metrics.event(&proposal(1, ProposalState::Proposed, 0));
     metrics.event(&proposal(1, ProposalState::Proposed, 2));
     metrics.event(&proposal(1, ProposalState::Approved, 3));
@@ -178,7 +189,8 @@ fn exposed(text: &str) -> BTreeMap<String, String> {
 
 #[test]
 fn the_manual_lists_what_is_exposed() {
-    let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/METRICS.md")).expect("the manual");
+    let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/METRICS.md"))
+        .expect("the manual");
     let rows = manual.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
     let documented: BTreeMap<String, String> = rows
         .map(|(name, rest)| (name.to_owned(), rest.split(' ').next().unwrap_or_default().to_owned()))

@@ -48,7 +48,9 @@ mod tests {
     #[test]
     fn this_process_is_seen() {
         let process = Process::take();
-        assert!(process.resident_bytes > 0 && process.open_fds > 2 && process.max_fds > 2 && process.threads > 0);
+        assert!(
+            process.resident_bytes > 0 && process.open_fds > 2 && process.max_fds > 2 && process.threads > 0
+        );
         assert_eq!(cpu_seconds("7 (a ) b) S 1 1 1 0 -1 4 1 0 0 0 150 50 0 0"), 2.0);
     }
 }

@@ -118,12 +118,32 @@ impl Snapshot {
     fn add_chain(&self, r: &mut Registry) {
         gauge(r, "block_height", "Last final block, over all epochs", self.height);
         gauge(r, "applied_height", "Last block executed here, over all epochs", self.executed);
-        gauge(r, "applied_lag_blocks", "Final blocks that are not executed here", self.height.saturating_sub(self.executed));
-        gauge(r, "sync_lag_blocks", "Final blocks that a peer told of and that are not here", self.highest_seen.saturating_sub(self.height));
+        gauge(
+            r,
+            "applied_lag_blocks",
+            "Final blocks that are not executed here",
+            self.height.saturating_sub(self.executed),
+        );
+        gauge(
+            r,
+            "sync_lag_blocks",
+            "Final blocks that a peer told of and that are not here",
+            self.highest_seen.saturating_sub(self.height),
+        );
         gauge(r, "epoch_number", "Present epoch", self.epoch);
-        gauge(r, "signing_stopped", "1: this node signs nothing; /v1/status says why", self.signing_stopped.into());
+        gauge(
+            r,
+            "signing_stopped",
+            "1: this node signs nothing; /v1/status says why",
+            self.signing_stopped.into(),
+        );
         gauge(r, "batches_in_flight", "Own batches that are not final", self.batches_in_flight as u64);
-        gauge(r, "transactions_waiting", "Transactions that wait for a batch", self.transactions_waiting as u64);
+        gauge(
+            r,
+            "transactions_waiting",
+            "Transactions that wait for a batch",
+            self.transactions_waiting as u64,
+        );
     }
 
     fn add_network(&self, r: &mut Registry) {
@@ -131,16 +151,38 @@ impl Snapshot {
         gauge(r, "peers_connected", "Connected peers", self.peers as u64);
         let class = |pick: &dyn Fn(Class) -> u64| Class::ALL.map(|class| (class.name(), pick(class)));
         by(r, "network_sent_bytes", "Bytes of frames sent", "class", class(&|c| *n.bytes_sent.of(c)));
-        by(r, "network_received_bytes", "Bytes of frames received", "class", class(&|c| *n.bytes_received.of(c)));
+        by(
+            r,
+            "network_received_bytes",
+            "Bytes of frames received",
+            "class",
+            class(&|c| *n.bytes_received.of(c)),
+        );
         by(r, "network_sent_frames", "Frames sent", "class", class(&|c| *n.frames_sent.of(c)));
         by(r, "network_received_frames", "Frames received", "class", class(&|c| *n.frames_received.of(c)));
-        by(r, "network_dropped_frames", "Frames that a full queue did not take", "class", class(&|c| *n.frames_dropped.of(c)));
+        by(
+            r,
+            "network_dropped_frames",
+            "Frames that a full queue did not take",
+            "class",
+            class(&|c| *n.frames_dropped.of(c)),
+        );
         counter(r, "network_connections", "Connections that came up", n.connections_up);
         counter(r, "network_reconnects", "Connections that came up again", n.reconnects);
         counter(r, "network_dials_failed", "Attempts to connect that failed", n.dials_failed);
         counter(r, "network_handshakes_failed", "Handshakes that failed", n.handshakes_failed);
-        counter(r, "network_handshakes_refused", "Handshakes refused because of the key", n.handshakes_refused);
-        counter(r, "network_violations", "Connections closed because the peer broke the transport's rules", n.violations);
+        counter(
+            r,
+            "network_handshakes_refused",
+            "Handshakes refused because of the key",
+            n.handshakes_refused,
+        );
+        counter(
+            r,
+            "network_violations",
+            "Connections closed because the peer broke the transport's rules",
+            n.violations,
+        );
         counter(r, "network_penalties", "Peers held off because of what they sent", n.penalties);
     }
 
@@ -153,7 +195,13 @@ impl Snapshot {
         by(r, "module_fuel", "Fuel that they used", "world", world(|w| w.fuel));
         by(r, "module_traps", "Calls that trapped", "world", world(|w| w.traps));
         by(r, "module_budget_stops", "Calls that used up their budget", "world", world(|w| w.budget_stops));
-        by(r, "module_watchdog_stops", "Calls that the watchdog stopped", "world", world(|w| w.watchdog_stops));
+        by(
+            r,
+            "module_watchdog_stops",
+            "Calls that the watchdog stopped",
+            "world",
+            world(|w| w.watchdog_stops),
+        );
         by(r, "module_bad_outputs", "Answers that broke the contract", "world", world(|w| w.bad_outputs));
         let cache = &self.cache;
         counter(r, "module_cache_hits", "Modules whose machine code was in the cache", cache.hits);
@@ -161,9 +209,17 @@ impl Snapshot {
         counter(r, "module_cache_rejected", "Damaged or foreign files of the cache", cache.rejected);
         let (hits, all) = (cache.hits as f64, (cache.hits + cache.misses) as f64);
         let ratio = if all > 0.0 { hits / all } else { 1.0 };
-        r.register("module_cache_hit_ratio", "Hits among all look-ups; 1 before the first", ConstGauge::new(ratio));
+        r.register(
+            "module_cache_hit_ratio",
+            "Hits among all look-ups; 1 before the first",
+            ConstGauge::new(ratio),
+        );
         counter(r, "module_compilations", "Modules that were compiled", cache.compiled);
-        r.register("module_compile_seconds", "Time that compilation took", ConstCounter::new(cache.compile_seconds));
+        r.register(
+            "module_compile_seconds",
+            "Time that compilation took",
+            ConstCounter::new(cache.compile_seconds),
+        );
         counter(r, "modules_refused", "Modules that were refused", cache.refused);
     }
 
@@ -185,8 +241,16 @@ impl Snapshot {
         for (name, help, value) in gauges {
             r.register(name, help, ConstGauge::new(value));
         }
-        r.register("process_cpu_seconds", "CPU time, user and system", ConstCounter::new(process.cpu_seconds));
-        r.register("process_start_time_seconds", "Start, in seconds since 1970", ConstGauge::new(self.started_seconds));
+        r.register(
+            "process_cpu_seconds",
+            "CPU time, user and system",
+            ConstCounter::new(process.cpu_seconds),
+        );
+        r.register(
+            "process_start_time_seconds",
+            "Start, in seconds since 1970",
+            ConstGauge::new(self.started_seconds),
+        );
         r.register("process_uptime_seconds", "Time since the start", ConstGauge::new(self.uptime_seconds));
         let build: Family<Label, Gauge> = Family::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);

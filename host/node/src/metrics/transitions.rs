@@ -39,13 +39,31 @@ impl Transitions {
     pub(super) fn new(r: &mut Registry) -> Self {
         let buckets = || exponential_buckets(0.05, 2.0, 18);
         Self {
-            duration: histogram(r, "epoch_transition_duration_seconds", "From proposed (final here) to active here, by this node's clock", buckets()),
-            activation: histogram(r, "epoch_transition_activation_seconds", "From approved to active here, by this node's clock", buckets()),
+            duration: histogram(
+                r,
+                "epoch_transition_duration_seconds",
+                "From proposed (final here) to active here, by this node's clock",
+                buckets(),
+            ),
+            activation: histogram(
+                r,
+                "epoch_transition_activation_seconds",
+                "From approved to active here, by this node's clock",
+                buckets(),
+            ),
             success: add(r, "epoch_transition_success", "Proposals that became active"),
             failure: add(r, "epoch_transition_failure", "Proposals that ended without effect"),
             votes: add(r, "epoch_transition_votes", "Votes that were counted"),
-            quorum_reached: add(r, "epoch_transition_quorum_reached", "Proposals that a quorum approved or rejected"),
-            policy_faults: add(r, "policy_faults", "Calls of the approval policy that failed: this node did not vote"),
+            quorum_reached: add(
+                r,
+                "epoch_transition_quorum_reached",
+                "Proposals that a quorum approved or rejected",
+            ),
+            policy_faults: add(
+                r,
+                "policy_faults",
+                "Calls of the approval policy that failed: this node did not vote",
+            ),
             seen: Mutex::default(),
         }
     }
@@ -63,7 +81,10 @@ impl Transitions {
         self.votes.inc_by(record.votes.len().saturating_sub(former_votes) as u64);
         let by_quorum = !matches!(
             record.state,
-            ProposalState::Proposed | ProposalState::Withdrawn | ProposalState::Expired | ProposalState::Superseded
+            ProposalState::Proposed
+                | ProposalState::Withdrawn
+                | ProposalState::Expired
+                | ProposalState::Superseded
         );
         if let Some(seen) = seen.as_deref_mut() {
             seen.votes = record.votes.len();

@@ -1,6 +1,6 @@
 //! The smallest HTTP client: one kept connection, one call after the other.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -75,8 +75,21 @@ impl Client {
         self.call("DELETE", path, &[], b"")
     }
 
+    /// Sends bytes as they are, on a connection of their own.
+    pub(crate) fn send(&self, bytes: &[u8]) -> BufReader<TcpStream> {
+        let mut stream = connect(self.address);
+        stream.get_mut().write_all(bytes).expect("sent");
+        stream
+    }
+
+    /// The answer to bytes as they are.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Answer {
+        read_answer(&mut self.send(bytes), false)
+    }
+
     pub(crate) fn call(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: node\r\ncontent-length: {}\r\n", body.len());
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nhost: node\r\ncontent-length: {}\r\n", body.len());
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
         }
@@ -105,7 +118,8 @@ fn connect(address: SocketAddr) -> BufReader<TcpStream> {
 pub(crate) fn read_answer(stream: &mut impl BufRead, no_body: bool) -> Answer {
     let mut line = String::new();
     stream.read_line(&mut line).expect("an answer");
-    let status = line.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no status: {line:?}"));
+    let status =
+        line.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no status: {line:?}"));
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
@@ -113,7 +127,8 @@ pub(crate) fn read_answer(stream: &mut impl BufRead, no_body: bool) -> Answer {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let length = headers.iter().find(|(n, _)| n == "content-length").map_or(0, |(_, v)| v.parse().expect("a length"));
+    let length =
+        headers.iter().find(|(n, _)| n == "content-length").map_or(0, |(_, v)| v.parse().expect("a length"));
     let mut body = vec![0; if no_body { 0 } else { length }];
     stream.read_exact(&mut body).expect("a body");
     Answer { status, headers, body }

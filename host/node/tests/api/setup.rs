@@ -1,22 +1,29 @@
 //! A node's folder with a committee of one.
 
 use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use moult_crypto::{KeyPair, Signer, possession};
 use moult_module::CompileWorker;
-use moult_node::Node;
 use moult_node::config::{ApiConfig, NodeConfig, NodeLimits, P2pConfig};
 use moult_node::files::{new_token, write_key};
 use moult_node::genesis::{GenesisFile, PinFile};
 use moult_types::{AuthorityId, EpochLimits, FaultModel, Member, ModuleHash, World};
 
+use crate::client::Client;
+
 /// The argument that makes this program the compile worker.
 pub(crate) const WORKER: &str = "compile-worker";
 
+/// The argument that makes this program a node.
+pub(crate) const NODE: &str = "node";
+
 /// What starts a node.
 pub(crate) struct Setup {
-    pub(crate) dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     pub(crate) config: NodeConfig,
     pub(crate) token: String,
 }
@@ -60,16 +67,77 @@ impl Setup {
             module_dirs: vec![modules_dir()],
             p2p: P2pConfig { listen: any, observers: Vec::new() },
             api: ApiConfig { listen: any, token_file: path.join("api.token"), tls_cert: None, tls_key: None },
-            limits: NodeLimits { request_bytes_max: 4 << 20, ..NodeLimits::default() },
+            limits: NodeLimits {
+                request_bytes_max: 4 << 20,
+                module_fetch_timeout_ms: 300,
+                ..NodeLimits::default()
+            },
         };
         Self { dir, config, token }
     }
 
-    pub(crate) async fn start(&self) -> Node {
+    /// Starts a process with the node and waits until it is ready.
+    pub(crate) fn start(&mut self) -> Running {
+        self.config.api.listen = free_address();
+        let text = self.config.to_toml().expect("TOML");
+        let file = self.dir.path().join("moult.toml");
+        std::fs::write(&file, text).expect("a configuration");
         let program = std::env::current_exe().expect("this program");
-        let worker = CompileWorker { program, args: vec![WORKER.into()] };
-        Node::start(self.config.clone(), worker).await.expect("the node starts")
+        let child = Command::new(program).arg(NODE).arg(file).spawn().expect("a process");
+        let running = Running { child, address: self.config.api.listen };
+        running.wait_until_ready();
+        running
     }
+}
+
+/// A process with a node; killed if it is dropped.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Running {
+    fn wait_until_ready(&self) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while TcpStream::connect(self.address).is_err() {
+            assert!(Instant::now() < end, "the node does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut client = Client::new(self.address);
+        while client.get("/readyz").status != 200 {
+            assert!(Instant::now() < end, "{}", client.get("/readyz").json());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// As an operator stops it.
+    pub(crate) fn terminate(mut self) {
+        let kill = Command::new("kill").arg(self.child.id().to_string()).status().expect("`kill` runs");
+        assert!(kill.success());
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the process does.
+pub(crate) fn node(config: &Path) -> Result<(), moult_node::NodeError> {
+    let config = NodeConfig::load(config).expect("a configuration");
+    let program = std::env::current_exe().expect("this program");
+    let worker = CompileWorker { program, args: vec![WORKER.into()] };
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(moult_node::run(config, worker))
+}
+
+/// Where nobody listens, as of now.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address")
 }
 
 fn modules_dir() -> PathBuf {
@@ -77,7 +145,8 @@ fn modules_dir() -> PathBuf {
 }
 
 pub(crate) fn bytes_of(name: &str) -> Vec<u8> {
-    std::fs::read(modules_dir().join(format!("{name}.wasm"))).expect("a module; `cargo xtask modules` builds it")
+    std::fs::read(modules_dir().join(format!("{name}.wasm")))
+        .expect("a module; `cargo xtask modules` builds it")
 }
 
 pub(crate) fn hash_of(name: &str) -> ModuleHash {
