@@ -40,12 +40,15 @@ pub(crate) trait Ask: Send + Sync {
     fn ask(&self, peer: &PublicKey, message: &Message);
 }
 
+/// Filled by the first who asks; the others wait.
+type Preparing = Arc<OnceCell<Prepared>>;
+
 /// All modules that this node has prepared.
 pub(crate) struct Modules {
     host: Arc<ModuleHost>,
     store: Store,
     fetch_timeout: Duration,
-    prepared: Mutex<BTreeMap<(ModuleHash, World), Arc<OnceCell<Prepared>>>>,
+    prepared: Mutex<BTreeMap<(ModuleHash, World), Preparing>>,
     fetches: Mutex<BTreeMap<ModuleHash, mpsc::Sender<Part>>>,
     ask: std::sync::OnceLock<Arc<dyn Ask>>,
 }

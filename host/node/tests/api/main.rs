@@ -6,6 +6,7 @@
 
 mod calls;
 mod client;
+mod closed;
 mod setup;
 
 use std::process::ExitCode;
@@ -19,11 +20,13 @@ fn main() -> ExitCode {
             return ended.map_or_else(|e| panic!("{e}"), |()| ExitCode::SUCCESS);
         }
         Some("--list") => {
-            println!("calls: test");
+            println!("calls: test\nclosed: test");
             return ExitCode::SUCCESS;
         }
         _ => {}
     }
     calls::run();
+    println!("closed");
+    closed::run();
     ExitCode::SUCCESS
 }

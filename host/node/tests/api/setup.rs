@@ -78,14 +78,23 @@ impl Setup {
 
     /// Starts a process with the node and waits until it is ready.
     pub(crate) fn start(&mut self) -> Running {
-        self.config.api.listen = free_address();
+        let running = self.spawn();
+        let address = running.address;
+        running.wait_until(|| Client::new(address).get("/readyz").status == 200);
+        running
+    }
+
+    /// Starts a process with the node and waits until it listens.
+    pub(crate) fn spawn(&mut self) -> Running {
+        let address = free_address();
+        self.config.api.listen.set_port(address.port());
         let text = self.config.to_toml().expect("TOML");
         let file = self.dir.path().join("moult.toml");
         std::fs::write(&file, text).expect("a configuration");
         let program = std::env::current_exe().expect("this program");
         let child = Command::new(program).arg(NODE).arg(file).spawn().expect("a process");
-        let running = Running { child, address: self.config.api.listen };
-        running.wait_until_ready();
+        let running = Running { child, address };
+        running.wait_until(|| TcpStream::connect(address).is_ok());
         running
     }
 }
@@ -97,15 +106,10 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn wait_until_ready(&self) {
+    pub(crate) fn wait_until(&self, is_so: impl Fn() -> bool) {
         let end = Instant::now() + Duration::from_secs(60);
-        while TcpStream::connect(self.address).is_err() {
-            assert!(Instant::now() < end, "the node does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let mut client = Client::new(self.address);
-        while client.get("/readyz").status != 200 {
-            assert!(Instant::now() < end, "{}", client.get("/readyz").json());
+        while !is_so() {
+            assert!(Instant::now() < end, "the node does not become ready");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
