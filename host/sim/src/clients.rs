@@ -41,12 +41,15 @@ struct Client {
 }
 
 impl Clients {
-    pub(crate) fn new(rng: &mut Rng, nodes: &[Node], max: u64) -> Self {
+    /// Most clients are at the first members: the others refuse until they join.
+    pub(crate) fn new(rng: &mut Rng, nodes: &[Node], members: usize, max: u64) -> Self {
         let count = rng.range(2, max.max(2));
-        let honest: Vec<_> = (0..nodes.len()).filter(|node| !nodes[*node].byzantine).collect();
+        let (first, others): (Vec<_>, Vec<_>) =
+            (0..nodes.len()).filter(|node| !nodes[*node].byzantine).partition(|node| *node < members);
         let list = (0..count)
             .filter_map(|i| {
-                let node = rng.pick(&honest)?;
+                let outside = !others.is_empty() && rng.chance(150);
+                let node = rng.pick(if outside { &others } else { &first })?;
                 let id = ClientId { ingress: nodes[node].authority, name: format!("client{i}").into_bytes() };
                 Some(Client { id, node, next_seq: 1 + rng.below(3), open: BTreeMap::new() })
             })

@@ -88,7 +88,7 @@ impl Plan {
             faults_ms: 8_000,
             calm_ms: 60_000,
             members_max: 5,
-            others_max: 4,
+            others_max: 6,
             clients_max: 6,
             between_transactions_ms: 50,
             between_faults_ms: 400,
@@ -110,13 +110,13 @@ impl Plan {
     /// Four nodes that exchange modules and do nothing else: to crash them at every point.
     pub fn switch() -> Self {
         Self {
-            faults_ms: 1_500,
+            faults_ms: 900,
             calm_ms: 30_000,
             members_max: 4,
             others_max: 0,
             clients_max: 3,
             between_transactions_ms: 40,
-            between_changes_ms: 300,
+            between_changes_ms: 200,
             change_kinds: vec!["engine", "application"],
             ..Self::quiet()
         }

@@ -68,7 +68,7 @@ impl World {
                 groups: 0,
             });
         }
-        let clients = Clients::new(&mut rng, &nodes, plan.clients_max);
+        let clients = Clients::new(&mut rng, &nodes, members, plan.clients_max);
         Self {
             seed,
             now_us: 0,

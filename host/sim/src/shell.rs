@@ -231,8 +231,9 @@ impl World {
             }
             CoreEvent::EngineMisbehaved(what) => {
                 self.log(node, || format!("misbehaves: {what}"));
-                let what: String = what.chars().filter(|c| !c.is_ascii_digit()).take(48).collect();
-                self.report.note(format!("misbehaviour: {what}"));
+                let what = if what.starts_with("blocks of peer") { "blocks refused" } else { &what };
+                let what: String = what.chars().filter(|c| !c.is_ascii_digit()).take(44).collect();
+                self.report.note(what);
             }
             CoreEvent::Proposal(record) => {
                 self.log(node, || format!("proposal {} {:?} votes {:?}", record.id, record.state, record.votes.len()));
