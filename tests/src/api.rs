@@ -34,6 +34,19 @@ pub struct Status {
     pub peers: Vec<Value>,
 }
 
+impl Status {
+    /// What matters in a message.
+    pub fn line(&self) -> String {
+        let Self { epoch, role, engine, global_exec_index: done, global_final_index: last, .. } = self;
+        let Self { leader, round, barrier, signing_stopped: stopped, state_root: root, .. } = self;
+        let peers = self.peers.len();
+        format!(
+            "{role} in epoch {epoch}, executed {done} of {last}, barrier {barrier:?}, engine `{engine}` \
+             round {round} leader {leader:?}, {peers} peers, root {root:.8}, stopped: {stopped:?}"
+        )
+    }
+}
+
 /// `GET /v1/blocks/{index}`.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[allow(missing_docs, reason = "the API's manual says it")]

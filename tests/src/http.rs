@@ -107,8 +107,12 @@ impl Http {
         request.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
         let mut bytes = request.into_bytes();
         bytes.extend_from_slice(body);
-        connection.get_mut().write_all(&bytes).map_err(HttpError::Lost)?;
-        let answer = read_answer(&mut connection).map_err(HttpError::Lost)?;
+        // A server may refuse before it has read everything, and close.
+        let sent = connection.get_mut().write_all(&bytes);
+        let answer = match (read_answer(&mut connection), sent) {
+            (Ok(answer), _) => answer,
+            (Err(_), Err(e)) | (Err(e), Ok(())) => return Err(HttpError::Lost(e)),
+        };
         if answer.header("connection") != Some("close") {
             self.connection = Some(connection);
         }

@@ -105,10 +105,10 @@ impl Load {
     ///
     /// # Panics
     /// The history is not linearizable, or a client met something that no manual allows.
-    pub fn finish(self, cluster: &Cluster, reader: usize) -> History {
+    pub fn finish(mut self, cluster: &Cluster, reader: usize) -> History {
         self.shared.stop.store(true, Ordering::Relaxed);
         let mut history = History::default();
-        for client in self.clients {
+        for client in std::mem::take(&mut self.clients) {
             history.extend(client.join().expect("a client met something impossible"));
         }
         let mut api = cluster.client(reader);
@@ -134,6 +134,12 @@ impl Load {
             self.shared.began.elapsed().as_secs_f64(),
         );
         history
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
     }
 }
 

@@ -14,7 +14,6 @@ use crate::api::{Api, Proposal, Status};
 use crate::process::{Folder, Process};
 use crate::wait::{LONG, until};
 
-pub use ports::Ports;
 pub use setup::Setup;
 
 /// A node: its files, and its process while it runs.
@@ -111,10 +110,21 @@ impl Cluster {
         self.nodes[index].client()
     }
 
-    /// Starts a node that does not run, and waits until its interface answers.
+    /// Starts a node that does not run, and waits until it is ready for clients.
     pub fn start(&mut self, index: usize) {
-        self.launch(index);
-        self.wait_for_answer(index);
+        self.start_all(&[index]);
+    }
+
+    /// Starts nodes that do not run, and waits until they are ready for clients.
+    pub fn start_all(&mut self, indexes: &[usize]) {
+        indexes.iter().for_each(|&i| self.launch(i));
+        indexes.iter().for_each(|&i| self.wait_for_answer(i));
+        for &index in indexes {
+            let mut client = self.client(index);
+            until(&format!("node {index} is ready"), LONG, || {
+                client.call("GET", "/readyz", &[], b"").map_err(|e| e.to_string())
+            });
+        }
     }
 
     /// Starts a node that does not run.
@@ -185,7 +195,7 @@ impl Cluster {
         let mut client = self.client(index);
         until(&format!("node {index}: {what}"), LONG, || {
             let status = client.status().map_err(|e| e.to_string())?;
-            if holds(&status) { Ok(status) } else { Err(format!("it is {status:?}")) }
+            if holds(&status) { Ok(status) } else { Err(status.line()) }
         })
     }
 
@@ -196,10 +206,25 @@ impl Cluster {
         }
     }
 
-    /// Waits until blocks are produced: some more than there are now.
+    /// Writes (at this node if it can) and waits until this node has executed it: an idle
+    /// cluster makes no blocks.
     pub fn until_progress(&self, index: usize) {
-        let now = self.client(index).status().expect("it answers").global_exec_index;
-        self.until_status(index, "goes on", |s| s.global_exec_index > now + 2);
+        let mut order = self.running();
+        order.sort_by_key(|&i| i != index);
+        let written = until("some node takes a write", LONG, || {
+            let tries = order.iter().map(|&i| self.client(i).put("progress", b"", None));
+            let mut failures = Vec::new();
+            for result in tries {
+                match result {
+                    Ok(written) => return Ok(written),
+                    Err(failure) => failures.push(failure.to_string()),
+                }
+            }
+            Err(failures.join("; "))
+        });
+        self.until_status(index, &format!("executed block {}", written.index), |s| {
+            s.global_exec_index >= written.index
+        });
     }
 
     /// Waits until a proposal is in one of the given states.
@@ -215,11 +240,11 @@ impl Cluster {
         })
     }
 
-    /// The node that leads, as the others see it.
+    /// The node that leads, as the first node sees it that knows one.
     pub fn leader(&self) -> usize {
         until("there is a leader", LONG, || {
-            let status = self.client(self.running()[0]).status().map_err(|e| e.to_string())?;
-            let place = status.leader.ok_or("no leader is known")?;
+            let statuses = self.running().into_iter().filter_map(|i| self.client(i).status().ok());
+            let place = statuses.filter_map(|s| s.leader).next().ok_or("no node knows a leader")?;
             self.at_place(place).ok_or_else(|| format!("no node has place {place}"))
         })
     }
@@ -260,7 +285,7 @@ impl Cluster {
     fn show_logs(&self) {
         for (index, node) in self.nodes.iter().enumerate() {
             let text = node.log_text();
-            let lines: Vec<&str> = text.lines().collect();
+            let lines: Vec<&str> = text.lines().filter(|line| !line.contains("lsm_tree")).collect();
             let from = lines.len().saturating_sub(SHOWN);
             eprintln!("---- node {index} ({}), last lines of {}", node.api, node.log().display());
             lines[from..].iter().for_each(|line| eprintln!("{line}"));
@@ -272,8 +297,10 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for index in self.running() {
-                let status = self.client(index).patience(Duration::from_secs(2)).status();
-                eprintln!("---- node {index} is at the end: {status:?}");
+                match self.client(index).patience(Duration::from_secs(2)).status() {
+                    Ok(status) => eprintln!("---- node {index} is at the end: {}", status.line()),
+                    Err(failure) => eprintln!("---- node {index} does not answer: {failure}"),
+                }
             }
             self.show_logs();
             self.folder.keep();

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
@@ -11,33 +12,23 @@ use rustix::fs::{FlockOperation, flock};
 const FIRST: u16 = 21_000;
 const LAST: u16 = 31_000;
 
-/// Hands out free ports.
+/// Hands out free ports; none twice, so that no client of a former cluster meets a later one.
 #[derive(Debug)]
-pub struct Ports {
-    next: u16,
-}
+pub(super) struct Ports;
 
 impl Ports {
-    /// Starts at a place that depends on the process.
-    pub fn new() -> Self {
-        Self { next: FIRST + (std::process::id() % 200) as u16 * 50 }
-    }
-
-    /// A loopback address at which nobody listens, neither TCP nor UDP.
-    pub fn free(&mut self) -> SocketAddr {
+    /// A loopback address at which nobody listens, neither TCP nor UDP. Processes of one
+    /// time start at different places.
+    pub(super) fn free(&self) -> SocketAddr {
+        static TAKEN: AtomicU16 = AtomicU16::new(0);
+        let start = (std::process::id() % 200) as u16 * 50;
         loop {
-            self.next = if self.next >= LAST { FIRST } else { self.next + 1 };
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.next));
+            let port = FIRST + (start + TAKEN.fetch_add(1, Ordering::Relaxed)) % (LAST - FIRST);
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
                 return address;
             }
         }
-    }
-}
-
-impl Default for Ports {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -61,8 +61,7 @@ impl Setup {
     pub fn start(self) -> Cluster {
         let members = self.members;
         let mut cluster = self.prepare();
-        (0..members).for_each(|i| cluster.launch(i));
-        (0..members).for_each(|i| cluster.wait_for_answer(i));
+        cluster.start_all(&(0..members).collect::<Vec<_>>());
         let mut client = cluster.client(0);
         until("the cluster takes a first write", LONG, || {
             client.put("first", b"1", None).map_err(|e| e.to_string())
@@ -74,11 +73,11 @@ impl Setup {
     pub fn prepare(self) -> Cluster {
         let turn = Turn::wait();
         let folder = Folder::new();
-        let mut ports = Ports::new();
+        let ports = Ports;
         let nodes: Vec<Node> = (0..self.members + self.spares)
             .map(|i| {
                 let stake = self.stakes.get(i).copied().unwrap_or(1);
-                init(&folder.path().join(format!("node{i}")), &mut ports, stake)
+                init(&folder.path().join(format!("node{i}")), &ports, stake)
             })
             .collect();
         self.build_genesis(folder.path(), &nodes[..self.members]);
@@ -111,7 +110,7 @@ impl Setup {
 }
 
 /// Makes one node's folder.
-pub(super) fn init(dir: &Path, ports: &mut Ports, stake: u64) -> Node {
+pub(super) fn init(dir: &Path, ports: &Ports, stake: u64) -> Node {
     let (api, p2p) = (ports.free(), ports.free());
     let (path, stake) = (text(dir), stake.to_string());
     run_ok(&[

@@ -57,8 +57,7 @@ fn writes_reads_swaps_and_receipts_on_four_nodes() {
     for index in 0..4 {
         assert!(cluster.stop(index, moult_tests::wait::LONG).success());
     }
-    (0..4).for_each(|i| cluster.launch(i));
-    (0..4).for_each(|i| cluster.wait_for_answer(i));
+    cluster.start_all(&[0, 1, 2, 3]);
     assert_eq!(cluster.client(0).read("counted").expect("read"), Some(b"2".to_vec()));
     let receipt: Value = cluster.client(1).get(&format!("/v1/tx/{}", first.id)).expect("a receipt");
     assert_eq!(receipt["index"], first.index);

@@ -55,8 +55,7 @@ fn a_fifth_joins_stakes_change_and_one_leaves_under_load() {
 fn four_others_take_over() {
     let mut cluster = Setup::new(4).spares(4).start();
     cluster.client(0).put("kept", b"1", None).expect("written");
-    (4..8).for_each(|i| cluster.launch(i));
-    (4..8).for_each(|i| cluster.wait_for_answer(i));
+    cluster.start_all(&[4, 5, 6, 7]);
     let all = [0, 1, 2, 3, 4, 5, 6, 7];
     carry_through(&cluster, 0, &committee(&cluster, &[4, 5, 6, 7]), &all);
     cluster.client(5).put("new", b"2", None).expect("written");

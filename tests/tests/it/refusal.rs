@@ -124,7 +124,8 @@ fn a_second_process_and_another_genesis_are_refused() {
     assert!(!refused.status.success());
     assert_refused(&refused, refused.status.code().unwrap_or(-1), &["chain"]);
     std::fs::remove_dir_all(cluster.node(3).dir.join("data")).expect("removed");
-    cluster.start(3);
+    cluster.launch(3);
+    cluster.wait_for_answer(3);
     let read = cluster.client(3).patience(Duration::from_secs(30)).read("first");
     assert!(read.is_err(), "a node of another chain served a read: {read:?}");
     assert_eq!(cluster.client(3).status().expect("it answers").global_exec_index, 0);

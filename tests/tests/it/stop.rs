@@ -29,8 +29,7 @@ fn nodes_are_stopped_one_by_one_and_then_all_at_once_under_load() {
         let status = process.wait(LIMIT);
         assert!(status.success(), "a node ended with {status}");
     }
-    ALL.iter().for_each(|&i| cluster.launch(i));
-    ALL.iter().for_each(|&i| cluster.wait_for_answer(i));
+    cluster.start_all(&ALL);
     load.until_more(20);
     load.finish(&cluster, 2);
     assert_one_chain(&cluster, &ALL);
