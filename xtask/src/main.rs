@@ -4,6 +4,7 @@ mod build;
 mod imports;
 mod lock;
 mod modules;
+mod test;
 mod toolchain;
 mod wit;
 
@@ -40,6 +41,15 @@ enum Chore {
         #[arg(long)]
         bless: bool,
     },
+    /// Run every check of the repository; installs the toolchains that it needs.
+    Test {
+        /// Leave out what takes long: module rebuild, dependency rules, planted bugs, clusters.
+        #[arg(long)]
+        quick: bool,
+        /// Seeds for the simulator.
+        #[arg(long, default_value_t = 300)]
+        seeds: u64,
+    },
     /// Parse the contracts in wit/ together and print their worlds.
     Wit,
 }
@@ -49,6 +59,7 @@ fn main() -> Result<()> {
     match Args::parse().chore {
         Chore::Modules { check, compiler, only } => modules::run(&root, check, compiler, &only),
         Chore::Imports { bless } => imports::run(&root, bless),
+        Chore::Test { quick, seeds } => test::run(&root, quick, seeds),
         Chore::Wit => wit::run(&root),
     }
 }

@@ -13,7 +13,7 @@ pub(crate) mod engine {
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
 pub(crate) mod approval {
     wasmtime::component::bindgen!({
-        path: ["../../wit/types", "../../guests/sdk/wit/approval"],
+        path: ["../../wit/types", "../../wit/approval"],
         world: "moult:approval/approval-policy",
         with: { "moult:types/types@0.1.0": crate::bindings::engine::moult::types::types },
     });

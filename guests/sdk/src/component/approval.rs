@@ -11,7 +11,7 @@ use bindings::exports::moult::approval::approval as wit;
 #[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, reason = "generated code")]
 pub mod bindings {
     wit_bindgen::generate!({
-        path: ["../../wit/types", "wit/approval"],
+        path: ["../../wit/types", "../../wit/approval"],
         world: "moult:approval/approval-policy",
         with: { "moult:types/types@0.1.0": crate::component::engine::bindings::moult::types::types },
         pub_export_macro: true,

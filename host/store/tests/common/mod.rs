@@ -44,6 +44,7 @@ pub fn ledger(global: u64) -> Ledger {
         hash: Digest::ZERO,
         time_ms: 1000 + global,
         author_times_ms: Vec::new(),
+        proposed_ms: Vec::new(),
         next_proposal: ProposalId(1),
         open: BTreeMap::new(),
     }
