@@ -217,3 +217,7 @@ impl Drop for WaitingRead<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "handle_test.rs"]
+mod tests;

@@ -426,6 +426,7 @@ fn publish(shared: &Shared, replica: &Replica, step: &moult_core::Step) {
                     view.ledger = ledger.clone();
                     (view.leader, view.round) = (None, 0);
                 }
+                Persist::History(record) => view.close(record),
                 _ => {}
             }
         }

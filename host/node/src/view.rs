@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use moult_core::governance::Ledger;
+use moult_core::governance::{Ledger, ProposalRecord};
 use moult_core::io::EpochStart;
 use moult_sdk::approval::ModuleCheck;
-use moult_types::{AuthorityIndex, Digest, EpochIdentity, GlobalIndex};
+use moult_types::{AuthorityIndex, Digest, EpochIdentity, GlobalIndex, ProposalId};
+
+/// Proposals that are remembered until the store has them for certain.
+const CLOSED_MAX: usize = 64;
 
 /// A glance at the replica; older than the replica by moments.
 #[derive(Clone, Debug)]
@@ -19,6 +22,8 @@ pub struct View {
     pub me: Option<AuthorityIndex>,
     /// Replicated state after the last final block.
     pub ledger: Arc<Ledger>,
+    /// The last proposals that left the ledger: they reach the store a moment later.
+    pub closed: BTreeMap<ProposalId, Arc<ProposalRecord>>,
     /// Last block executed here, and the state root after it.
     pub executed: (GlobalIndex, Digest),
     /// Name and version of the running engine.
@@ -47,6 +52,7 @@ impl View {
             epoch: Arc::new(epoch),
             me: None,
             ledger: Arc::new(ledger),
+            closed: BTreeMap::new(),
             executed,
             engine: String::new(),
             leader: None,
@@ -56,6 +62,14 @@ impl View {
             checks: BTreeMap::new(),
             under_way: (0, 0),
             application: (String::new(), Vec::new()),
+        }
+    }
+
+    /// A proposal came to its end.
+    pub(crate) fn close(&mut self, record: &ProposalRecord) {
+        self.closed.insert(record.id, Arc::new(record.clone()));
+        while self.closed.len() > CLOSED_MAX {
+            self.closed.pop_first();
         }
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::app::App;
 use super::error::ApiError;
@@ -17,6 +17,11 @@ use super::error::ApiError;
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A body takes at most so long.
 const TIME_MAX: Duration = Duration::from_secs(120);
+/// Of a body that is too large, so much is still read, so that a client that sends all of it
+/// before it looks for an answer finds one; then the connection is cut off.
+const DISCARD_BYTES: usize = 8 << 20;
+/// And for so long.
+const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// Unit of the budget of all bodies.
 const UNIT: usize = 64 << 10;
 /// What all bodies in memory may take together; small ones are bounded by their number.
@@ -46,7 +51,11 @@ pub(super) async fn read(
 ) -> Result<Whole, ApiError> {
     let too_large = || ApiError::too_large(format!("the body is larger than {max} bytes"));
     let told = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if told.is_some_and(|told| told > max as u64) {
+    if let Some(told) = told.filter(|told| *told > max as u64) {
+        // Who asks for leave to send looks for an answer first.
+        if told <= DISCARD_BYTES as u64 && !headers.contains_key(header::EXPECT) {
+            discard(&mut body).await;
+        }
         return Err(too_large());
     }
     let end = Instant::now() + TIME_MAX;
@@ -62,6 +71,7 @@ pub(super) async fn read(
         let Ok(data) = frame.into_data() else { continue };
         length += data.len();
         if length > max {
+            discard(&mut body).await;
             return Err(too_large());
         }
         reserve(app, &mut share, length)?;
@@ -77,6 +87,22 @@ pub(super) async fn read(
     }
     let bytes = if rest.is_empty() { first } else { rest.into() };
     Ok(Whole { bytes, _share: share })
+}
+
+/// Reads a part of what is not wanted.
+async fn discard(body: &mut Body) {
+    let mut left = DISCARD_BYTES;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // However it ends, the refusal follows.
+    let _ = timeout(DISCARD_TIME, reading).await;
 }
 
 /// Takes a share of the budget for what goes beyond the first unit.

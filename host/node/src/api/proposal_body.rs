@@ -172,3 +172,7 @@ fn reasons(record: &ProposalRecord) -> String {
     }
     told.join("; ")
 }
+
+#[cfg(test)]
+#[path = "proposal_body_test.rs"]
+mod tests;

@@ -1,5 +1,6 @@
 //! `/v1/proposals`: epoch changes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::Json;
@@ -50,6 +51,10 @@ pub(super) async fn list(
         let first = view.ledger.next_proposal.0.saturating_sub(limit);
         records = history(&app, ProposalId(first), limit as usize).await?;
         records.retain(|record| !view.ledger.open.contains_key(&record.id));
+        let stored: BTreeSet<_> = records.iter().map(|record| record.id).collect();
+        let fresh =
+            view.closed.values().filter(|record| record.id.0 >= first && !stored.contains(&record.id));
+        records.extend(fresh.map(|record| record.as_ref().clone()));
     }
     records.extend(view.ledger.open.values().cloned());
     records.sort_unstable_by_key(|record| std::cmp::Reverse(record.id));
@@ -86,8 +91,7 @@ pub(super) async fn post(
     let is_ours = |record: &ProposalRecord| {
         record.proposal.proposer == proposer && record.proposal.new_epoch_timestamp_ms == made_ms
     };
-    let first = view.ledger.next_proposal;
-    let record = wait_for(&app, first, is_ours).await?.ok_or_else(|| {
+    let record = wait_for(&app, is_ours).await.ok_or_else(|| {
         ApiError::unknown(
             "timeout",
             "the proposal is not final yet; it may still become so. Look at GET /v1/proposals",
@@ -122,7 +126,7 @@ pub(super) async fn delete(
     let is_decided = |record: &ProposalRecord| {
         record.id == id && !matches!(record.state, ProposalState::Proposed | ProposalState::Approved)
     };
-    let record = wait_for(&app, id, is_decided).await?.ok_or_else(|| {
+    let record = wait_for(&app, is_decided).await.ok_or_else(|| {
         ApiError::unknown("timeout", "the withdrawal is not final yet; it may still become so")
     })?;
     if record.state != ProposalState::Withdrawn {
@@ -231,35 +235,29 @@ async fn history(app: &App, from: ProposalId, limit: usize) -> Result<Vec<Propos
 }
 
 async fn find(app: &App, view: &View, id: ProposalId) -> Result<ProposalRecord, ApiError> {
-    if let Some(record) = view.ledger.open.get(&id) {
+    let known = view.ledger.open.get(&id).or_else(|| view.closed.get(&id).map(AsRef::as_ref));
+    if let Some(record) = known {
         return Ok(record.clone());
     }
     let found = history(app, id, 1).await?.into_iter().find(|record| record.id == id);
     found.ok_or_else(|| ApiError::not_found(format!("there is no proposal {id} here")))
 }
 
-/// The first proposal from a number on that is as wanted, once it is final.
-async fn wait_for(
-    app: &App,
-    from: ProposalId,
-    wanted: impl Fn(&ProposalRecord) -> bool,
-) -> Result<Option<ProposalRecord>, ApiError> {
+/// The proposal that is as wanted, once it is final.
+async fn wait_for(app: &App, wanted: impl Fn(&ProposalRecord) -> bool) -> Option<ProposalRecord> {
     let end = tokio::time::Instant::now() + FINAL_TIMEOUT;
     let mut poll = tokio::time::interval(POLL);
     while tokio::time::Instant::now() < end && !app.shared.is_stopping() {
         poll.tick().await;
-        let ledger = app.shared.peek(|view| view.ledger.clone());
-        if let Some(record) = ledger.open.values().find(|record| wanted(record)) {
-            return Ok(Some(record.clone()));
-        }
-        // Closed proposals reach the store a moment after they leave the ledger.
-        if let Some(record) =
-            history(app, from, LIST_MAX as usize).await?.into_iter().find(|record| wanted(record))
-        {
-            return Ok(Some(record));
+        let found = app.shared.peek(|view| {
+            let closed = view.closed.values().map(AsRef::as_ref);
+            view.ledger.open.values().chain(closed).find(|record| wanted(record)).cloned()
+        });
+        if found.is_some() {
+            return found;
         }
     }
-    Ok(None)
+    None
 }
 
 async fn describe(app: &App, view: &View, record: &ProposalRecord) -> Result<ProposalBody, ApiError> {

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use moult_kv::{Command, Query};
 use moult_types::AuthorityId;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, read_answer};
@@ -35,6 +37,8 @@ pub(crate) fn run() {
         println!("{name}");
         part(&mut c);
     }
+    println!("anything");
+    anything(&mut c);
     println!("access");
     access(&mut c, &mut admin);
     println!("modules");
@@ -291,6 +295,45 @@ fn bodies(c: &mut Client) {
     // A client that goes away in the middle has written nothing.
     drop(c.send(b"PUT /v1/kv/half HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf"));
     c.get("/v1/kv/half").refused(404, "not-found");
+}
+
+/// Whatever is asked, the answer is no failure of the node.
+fn anything(c: &mut Client) {
+    let method = prop::sample::select(vec!["GET", "PUT", "POST", "DELETE", "HEAD", "PATCH"]);
+    let start = prop::sample::select(vec![
+        "/",
+        "/v1/",
+        "/v1/kv/",
+        "/v1/tx/",
+        "/v1/tx",
+        "/v1/query",
+        "/v1/blocks/",
+        "/v1/blocks",
+        "/v1/epochs",
+        "/v1/proposals/",
+        "/v1/proposals",
+        "/v1/modules/",
+        "/v1/status",
+        "/metrics",
+    ]);
+    let rest = "[a-z0-9%./:=&?_~+-]{0,24}";
+    let seq = "([0-9]{1,20}|[!-~]{1,8})";
+    let body = prop::collection::vec(any::<u8>(), 0..64);
+    let mut runner = TestRunner::new_with_rng(
+        Config { failure_persistence: None, ..Config::with_cases(300) },
+        TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+    );
+    let cell = std::cell::RefCell::new(c);
+    let all = (method, start, rest, prop::option::of(seq), body);
+    let result = runner.run(&all, |(method, start, rest, seq, body)| {
+        let seq = seq.unwrap_or_default();
+        let headers = [("moult-client", "any"), ("moult-seq", seq.as_str())];
+        let headers = if seq.is_empty() { &headers[..0] } else { &headers };
+        let answer = cell.borrow_mut().call(method, &format!("{start}{rest}"), headers, &body);
+        prop_assert!(answer.status != 500 && answer.status != 503, "{answer:?}");
+        Ok(())
+    });
+    result.unwrap_or_else(|e| panic!("{e}"));
 }
 
 fn access(c: &mut Client, admin: &mut Client) {

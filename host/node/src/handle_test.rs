@@ -1,0 +1,202 @@
+use std::net::SocketAddr;
+
+use moult_core::execution::Outcome;
+use moult_core::governance::Ledger;
+use moult_core::io::EpochStart;
+use moult_crypto::{KeyPair, Signer, possession};
+use moult_module::{Compile, HostConfig, Limits, ModuleHost};
+use moult_store::{Store, StoreOptions};
+use moult_types::{
+    AuthorityId, Digest, EpochLimits, EpochNumber, FaultModel, Finality, Genesis, Manifest, Member,
+};
+
+use super::*;
+use crate::config::{ApiConfig, NodeConfig, NodeLimits, P2pConfig};
+use crate::metrics::Metrics;
+use crate::modules::Modules;
+use crate::shared::Queues;
+
+/// A handle whose replica is the test.
+fn handle(dir: &std::path::Path, limits: NodeLimits) -> (NodeHandle, Queues) {
+    let keys = KeyPair::from_seed(&[1; 32]);
+    let id = AuthorityId::of(&keys.public_key());
+    let member = Member {
+        id,
+        key: keys.public_key(),
+        possession: possession(&keys, id),
+        stake: 1,
+        address: "a:1".into(),
+    };
+    let manifest = Manifest {
+        number: EpochNumber(0),
+        members: vec![member],
+        fault_model: FaultModel::Byzantine,
+        modules: Default::default(),
+        fallbacks: Vec::new(),
+        finality: Finality::Certified,
+        limits: EpochLimits::default(),
+        follows: None,
+    };
+    let genesis = Genesis { name: "test".into(), time_ms: 0, manifest: manifest.clone() };
+    let store_dir = dir.join("store");
+    std::fs::create_dir_all(&store_dir).expect("a folder");
+    let store =
+        Store::create(&store_dir, &genesis, keys.public_key(), StoreOptions::default()).expect("a store");
+    let host = ModuleHost::new(HostConfig {
+        cache_dir: None,
+        cache_key: [0; 32],
+        compile: Compile::InProcess,
+        limits: Limits::default(),
+    });
+    let modules = Modules::new(host.expect("a host"), store.clone(), Duration::from_secs(1));
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    let config = NodeConfig {
+        genesis: dir.to_owned(),
+        key_file: dir.to_owned(),
+        authority: None,
+        data_dir: dir.to_owned(),
+        module_dirs: Vec::new(),
+        p2p: P2pConfig { listen: any, observers: Vec::new() },
+        api: ApiConfig { listen: any, token_file: dir.to_owned(), tls_cert: None, tls_key: None },
+        limits,
+    };
+    let start = EpochStart {
+        manifest: manifest.clone(),
+        base: GlobalIndex(0),
+        state_root: None,
+        time_ms: 0,
+        switched_at_ms: 0,
+    };
+    let ledger = Ledger::at_start(&manifest, GlobalIndex(0), 0, ProposalId(1));
+    let view = View::new(start, ledger, (GlobalIndex(0), Digest::ZERO));
+    let (shared, queues) =
+        Shared::new(config, keys, id, genesis.chain(), store, modules, Metrics::default(), view)
+            .expect("randomness");
+    (NodeHandle { shared }, queues)
+}
+
+fn named(handle: &NodeHandle, seq: u64) -> TransactionId {
+    handle.transaction_id(Some((b"client".to_vec(), seq)))
+}
+
+fn receipt() -> Receipt {
+    Receipt { global: GlobalIndex(1), outcome: Outcome::Executed { code: 0, output: Vec::new() } }
+}
+
+/// Lets a task go on until it waits.
+async fn settle() {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn every_attempt_gets_the_receipt() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (handle, mut queues) = handle(dir.path(), NodeLimits::default());
+    let id = named(&handle, 1);
+    let spawn = || {
+        let (handle, id) = (handle.clone(), id.clone());
+        tokio::spawn(async move { handle.write(id, vec![1]).await })
+    };
+    let (first, second) = (spawn(), spawn());
+    settle().await;
+    assert!(matches!(queues.inputs.try_recv(), Ok(Input::Submit(t)) if t[0].id() == id));
+    handle.shared.finish_writes(vec![(id.clone(), receipt())]);
+    assert_eq!(first.await.expect("joined"), Ok(receipt()));
+    assert_eq!(second.await.expect("joined"), Ok(receipt()));
+    assert_eq!(handle.shared.writes_waiting(), 0);
+}
+
+/// A refusal speaks of one attempt; another one of the same number may be in a batch.
+#[tokio::test]
+async fn a_refusal_of_one_attempt_is_not_told_to_another() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (handle, _queues) = handle(dir.path(), NodeLimits { inputs_max: 2, ..NodeLimits::default() });
+    let spawn = |seq| {
+        let (handle, id) = (handle.clone(), named(&handle, seq));
+        tokio::spawn(async move { handle.write(id, vec![1]).await })
+    };
+    let (first, second) = (spawn(1), spawn(1));
+    settle().await;
+    // The queue is full: this one was certainly not taken, the first ones still may be.
+    assert_eq!(spawn(1).await.expect("joined"), Err(WriteError::Refused(Refusal::Overloaded)));
+    assert!(!first.is_finished() && !second.is_finished());
+    handle.shared.refuse_write(&named(&handle, 1), Refusal::Draining);
+    assert!(matches!(first.await.expect("joined"), Err(WriteError::Timeout { .. })));
+    assert!(matches!(second.await.expect("joined"), Err(WriteError::Timeout { .. })));
+    assert_eq!(handle.shared.writes_waiting(), 0);
+}
+
+#[tokio::test]
+async fn who_waits_alone_is_told_why() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (handle, _queues) = handle(dir.path(), NodeLimits::default());
+    let id = named(&handle, 1);
+    let write = tokio::spawn({
+        let (handle, id) = (handle.clone(), id.clone());
+        async move { handle.write(id, vec![1]).await }
+    });
+    settle().await;
+    handle.shared.refuse_write(&id, Refusal::Observer);
+    assert_eq!(write.await.expect("joined"), Err(WriteError::Refused(Refusal::Observer)));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (handle, _queues) = handle(dir.path(), NodeLimits::default());
+    let write = tokio::spawn({
+        let (handle, id) = (handle.clone(), named(&handle, 1));
+        async move { handle.write(id, vec![1]).await }
+    });
+    settle().await;
+    assert_eq!(handle.shared.writes_waiting(), 1);
+    write.abort();
+    assert!(write.await.is_err());
+    assert_eq!(handle.shared.writes_waiting(), 0);
+}
+
+#[tokio::test]
+async fn time_runs_out() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let limits = NodeLimits { write_timeout_ms: 5, read_timeout_ms: 6, ..NodeLimits::default() };
+    let (handle, _queues) = handle(dir.path(), limits);
+    let id = named(&handle, 1);
+    assert_eq!(handle.write(id, vec![1]).await, Err(WriteError::Timeout { limit_ms: 5 }));
+    assert_eq!(handle.catch_up_for_read().await, Err(ReadError::NoQuorum { limit_ms: 6 }));
+    assert_eq!(handle.shared.writes_waiting(), 0);
+}
+
+#[tokio::test]
+async fn at_a_stop_the_outcome_is_not_known() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (handle, _queues) = handle(dir.path(), NodeLimits::default());
+    let write = tokio::spawn({
+        let (handle, id) = (handle.clone(), named(&handle, 1));
+        async move { handle.write(id, vec![1]).await }
+    });
+    let read = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.catch_up_for_read().await }
+    });
+    settle().await;
+    handle.shared.set_stopping();
+    handle.shared.abandon_waiting();
+    assert_eq!(write.await.expect("joined"), Err(WriteError::Stopped));
+    assert_eq!(read.await.expect("joined"), Err(ReadError::Overloaded));
+    let late = named(&handle, 2);
+    assert_eq!(handle.write(late, vec![1]).await, Err(WriteError::Refused(Refusal::Draining)));
+}
+
+/// Numbers that nobody can name, and no two alike.
+#[test]
+fn anonymous_transactions_are_all_different() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (handle, _queues) = handle(dir.path(), NodeLimits::default());
+    let ids: std::collections::BTreeSet<_> = (0..1000).map(|_| handle.transaction_id(None)).collect();
+    assert_eq!(ids.len(), 1000);
+    assert!(ids.iter().all(|id| id.client.name[0] == 0 && id.client.name.len() <= 64));
+    let sessions: std::collections::BTreeSet<_> = ids.iter().map(|id| id.client.clone()).collect();
+    assert_eq!(sessions.len(), 16);
+}
