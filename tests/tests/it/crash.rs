@@ -22,6 +22,8 @@ fn leader_follower_and_then_all_nodes_are_killed_under_load() {
         load.until_more(30);
         cluster.start(leader);
         cluster.until_progress(leader);
+        // Its engine orders by itself again, and does not only follow certificates.
+        cluster.until_status(leader, "ordering again", |s| s.leader.is_some());
     }
     let leader = cluster.leader();
     let follower = ALL.into_iter().find(|&i| i != leader).expect("four nodes");

@@ -10,4 +10,5 @@ mod proposals;
 mod refusal;
 mod sleeper;
 mod stop;
+mod storm;
 mod swap;
