@@ -57,7 +57,16 @@ pub(crate) fn run(root: &Path, quick: bool, seeds: u64) -> Result<()> {
     suite.part("modules are reproducible", Part::Long, |suite| suite.xtask(&["modules", "--check"]));
     suite.part("imports of modules", Part::Always, |suite| suite.xtask(&["imports"]));
     suite.part("lints", Part::Always, |suite| {
-        suite.cargo(&["clippy", "--workspace", "--all-targets", "--release", "--locked", "--", "-D", "warnings"])
+        suite.cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--release",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ])
     });
     let mut programs = Vec::new();
     suite.part("build", Part::Always, |suite| {
@@ -116,19 +125,34 @@ impl Suite {
 
     /// Installs cargo-deny where it is missing.
     fn deny(&self) -> Result<()> {
-        let here = self.command(&cargo()).args(["deny", "--version"]).output().is_ok_and(|out| out.status.success());
+        let here =
+            self.command(&cargo()).args(["deny", "--version"]).output().is_ok_and(|out| out.status.success());
         if !here {
             println!("cargo-deny is not installed: installing it");
             // A folder of its own: the settings of this workspace do not apply to it.
             let folder = self.root.join("target/tools");
-            self.cargo(&["install", "--locked", "cargo-deny", "--target-dir", &folder.display().to_string()])?;
+            self.cargo(&[
+                "install",
+                "--locked",
+                "cargo-deny",
+                "--target-dir",
+                &folder.display().to_string(),
+            ])?;
         }
         self.cargo(&["deny", "check", "bans", "licenses", "sources"])
     }
 
     fn build(&self) -> Result<Vec<Program>> {
         let mut command = self.command(&cargo());
-        command.args(["test", "--workspace", "--release", "--locked", "--no-run", "--message-format", "json-render-diagnostics"]);
+        command.args([
+            "test",
+            "--workspace",
+            "--release",
+            "--locked",
+            "--no-run",
+            "--message-format",
+            "json-render-diagnostics",
+        ]);
         let output = command.stderr(Stdio::inherit()).output().context("cargo cannot be run")?;
         ensure!(output.status.success(), "the tests do not build");
         let mut programs = Vec::new();
@@ -177,7 +201,8 @@ impl Suite {
 
     /// Runs a test program, shows what it prints and adds up its closing lines.
     fn count(&mut self, command: &mut Command) -> Result<bool> {
-        let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {command:?}"))?;
+        let output =
+            command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {command:?}"))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let failed = !output.status.success();
         for line in text.lines() {
@@ -220,7 +245,8 @@ impl Suite {
     }
 
     fn built(&self, program: &str) -> PathBuf {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
         target.join("release").join(program)
     }
 

@@ -36,7 +36,7 @@ pub(crate) fn worker(code: ExitCode) -> anyhow::Result<()> {
 pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     let code = code_of(error);
     if !error.is::<Told>() {
-        let text = format!("{error:#}");
+        let text = text_of(error);
         if json {
             eprintln!("{}", serde_json::json!({ "error": text, "exit_code": code }));
         } else {
@@ -44,6 +44,17 @@ pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
         }
     }
     ExitCode::from(code)
+}
+
+/// The causes in a row, but for those that an outer one tells already.
+fn text_of(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
+    text
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
@@ -67,6 +78,13 @@ mod tests {
     use anyhow::anyhow;
 
     use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let inner = std::io::Error::other("refused");
+        let error = anyhow::Error::from(inner).context("cannot connect: refused").context("starting");
+        assert_eq!(text_of(&error), "starting: cannot connect: refused");
+    }
 
     #[test]
     fn codes_follow_the_cause() {

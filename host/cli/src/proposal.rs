@@ -152,39 +152,39 @@ fn list(proposals: &[ProposalBody]) -> anyhow::Result<()> {
 pub(crate) fn print(p: &ProposalBody) {
     say!("proposal {}: {}", p.id, p.state);
     say!("  {}", p.explanation);
-    say!("  hash       {}", p.hash);
-    say!("  proposer   {}", p.proposer);
-    say!("  proposed   block {}, {}", p.proposed_index, utc(p.proposed_time_ms));
-    say!("  changed    block {}, {}", p.changed_index, utc(p.changed_time_ms));
-    say!("  expires    after block {}", p.deadline);
+    say!("  hash        {}", p.hash);
+    say!("  proposer    {}", p.proposer);
+    say!("  proposed    block {}, {}", p.proposed_index, utc(p.proposed_time_ms));
+    say!("  changed     block {}, {}", p.changed_index, utc(p.changed_time_ms));
+    say!("  expires     after block {}", p.deadline);
     if let Some(time) = p.not_before_ms {
-        say!("  not before {}", utc(time));
+        say!("  not before  {}", utc(time));
     }
     if let Some(barrier) = p.barrier {
-        say!("  barrier    block {barrier}");
+        say!("  barrier     block {barrier}");
     }
     say!(
-        "  to epoch   {}, {} authorities, {} fault model",
+        "  to epoch    {}, {} authorities, {} fault model",
         p.new_epoch,
         p.committee.len(),
         model_name(p.fault_model)
     );
     for (world, pin) in &p.modules {
-        say!("  {:11}{}  {}", world.name(), label(pin.hash), pin.hash);
+        say!("  {:11} {}  {}", world.name(), label(pin.hash), pin.hash);
     }
-    say!("  votes      {} for, {} against; a quorum is {}", p.stake_approve, p.stake_reject, p.quorum);
+    say!("  votes       {} for, {} against; a quorum is {}", p.stake_approve, p.stake_reject, p.quorum);
     for vote in &p.votes {
         say!("    {}", vote_line(vote));
     }
     let ready: Vec<String> = p.ready.iter().map(ToString::to_string).collect();
     say!(
-        "  ready      {}",
+        "  ready       {}",
         if ready.is_empty() { "none yet".into() } else { format!("authorities {}", ready.join(", ")) }
     );
     for check in &p.checks {
         match &check.problem {
-            None => say!("  here       {}: {} {} is ready", check.world, check.name, check.version),
-            Some(problem) => say!("  here       {}: {:?} is NOT ready: {problem}", check.world, check.hash),
+            None => say!("  here        {}: {} {} is ready", check.world, check.name, check.version),
+            Some(problem) => say!("  here        {}: {:?} is NOT ready: {problem}", check.world, check.hash),
         }
     }
 }

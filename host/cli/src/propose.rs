@@ -1,5 +1,6 @@
 //! `moult propose`: from options to a proposal, and to the new epoch if asked.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::genesis::{parse_fault_model, read_json};
 use crate::module::upload;
 use crate::output::{self, Progress, say};
 use crate::pins::{Chosen, PinArgs};
-use crate::proposal::{print, vote_line};
+use crate::proposal::vote_line;
 
 #[derive(ClapArgs)]
 #[command(group = ArgGroup::new("change").required(true).multiple(true)
@@ -80,7 +81,7 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
 
 fn body(
     args: &Args,
-    chosen: std::collections::BTreeMap<World, Chosen>,
+    chosen: BTreeMap<World, Chosen>,
     present: &Status,
     progress: Progress,
 ) -> anyhow::Result<ProposeBody> {
@@ -160,44 +161,47 @@ pub(crate) async fn fetch(client: &mut Client, id: u64) -> Result<ProposalBody, 
     client.get(&format!("/v1/proposals/{id}")).await
 }
 
-/// What was already told.
+/// What was already told of a proposal.
 #[derive(Default)]
-struct Shown {
-    votes: usize,
+pub(crate) struct Shown {
+    votes: BTreeSet<u32>,
     ready: usize,
     state: String,
-    problems: usize,
+    problems: BTreeSet<String>,
 }
 
 impl Shown {
-    fn changes(&mut self, proposal: &ProposalBody, progress: Progress) {
-        let mut votes = proposal.votes.clone();
-        votes.sort_by_key(|vote| vote.index);
-        for vote in votes.iter().skip(self.votes) {
-            progress.line(vote_line(vote));
+    /// Tells what has changed since the last call.
+    pub(crate) fn changes(&mut self, proposal: &ProposalBody, progress: Progress) {
+        for line in self.lines(proposal) {
+            progress.line(line);
         }
-        self.votes = self.votes.max(votes.len());
-        let problems: Vec<_> =
-            proposal.checks.iter().filter_map(|check| Some((check, check.problem.as_ref()?))).collect();
-        for (check, problem) in problems.iter().skip(self.problems) {
-            progress
-                .line(format_args!("{}: {:?} is not ready at this node: {problem}", check.world, check.hash));
+    }
+
+    fn lines(&mut self, proposal: &ProposalBody) -> Vec<String> {
+        let mut lines = Vec::new();
+        for vote in &proposal.votes {
+            if self.votes.insert(vote.authority_index) {
+                lines.push(vote_line(vote));
+            }
         }
-        self.problems = self.problems.max(problems.len());
+        for check in &proposal.checks {
+            let Some(problem) = &check.problem else { continue };
+            let line = format!("{}: {:?} is not ready at this node: {problem}", check.world, check.hash);
+            if self.problems.insert(line.clone()) {
+                lines.push(line);
+            }
+        }
         if proposal.ready.len() > self.ready {
             self.ready = proposal.ready.len();
-            progress.line(format_args!("ready: {} of {} authorities", self.ready, proposal.committee.len()));
+            lines.push(format!("ready: {} of {} authorities", self.ready, proposal.committee.len()));
         }
         if self.state != proposal.state {
             self.state.clone_from(&proposal.state);
-            progress.line(format_args!(
-                "{} in block {}: {}",
-                proposal.state, proposal.changed_index, proposal.explanation
-            ));
-            if proposal.state == "rejected" && !progress.json {
-                print(proposal);
-            }
+            // The explanation begins with the state.
+            lines.push(format!("block {}: {}", proposal.changed_index, proposal.explanation));
         }
+        lines
     }
 }
 

@@ -86,12 +86,12 @@ fn one(url: &str, s: &Status) -> anyhow::Result<()> {
     say!("  block time  {}", utc(s.block_time_ms));
     say!("  state root  {}", s.state_root);
     let leader = s.leader.map_or("not known".into(), |leader| format!("authority {leader}"));
-    say!("  engine      {}, round {}, leader {leader}", s.engine, s.round);
+    say!("  consensus   {}, round {}, leader {leader}", s.engine, s.round);
     if let Some(barrier) = s.barrier {
         say!("  barrier     block {barrier}: the epoch ends there");
     }
     for (world, pin) in &s.modules {
-        say!("  {:10}  {}", world.name(), label(pin.hash));
+        say!("  {:11} {}", world.name(), label(pin.hash));
     }
     for peer in &s.peers {
         let place = peer.authority_index.map_or("observer".into(), |index| format!("authority {index}"));

@@ -75,9 +75,14 @@ pub fn check_certificate(
         }
         last = Some(vote.author);
         let above = vote.index.0.checked_sub(certificate.index.0).ok_or(CertificateError::Index)?;
-        let hash = usize::try_from(above).ok().and_then(|above| hashes.get(above)).ok_or(CertificateError::Index)?;
+        let hash =
+            usize::try_from(above).ok().and_then(|above| hashes.get(above)).ok_or(CertificateError::Index)?;
         keyring
-            .verify(Scope::Epoch(identity), &prepare_statement(vote.author, vote.index, *hash), &vote.signature)
+            .verify(
+                Scope::Epoch(identity),
+                &prepare_statement(vote.author, vote.index, *hash),
+                &vote.signature,
+            )
             .map_err(|_| CertificateError::Signature(vote.author))?;
         have += committee.stake(vote.author);
     }
@@ -101,7 +106,12 @@ pub struct Finality {
 
 impl Finality {
     /// After a final block (or the beginning of the epoch).
-    pub fn new(identity: EpochIdentity, window_blocks: u64, last_final: CommitIndex, last_hash: Digest) -> Self {
+    pub fn new(
+        identity: EpochIdentity,
+        window_blocks: u64,
+        last_final: CommitIndex,
+        last_hash: Digest,
+    ) -> Self {
         Self {
             identity,
             window_blocks,
@@ -153,7 +163,13 @@ impl Finality {
 
     /// Takes a verified prepare. Votes on blocks not held yet are kept and count once their
     /// block is there; at most a window of them an author.
-    pub fn add_vote(&mut self, author: AuthorityIndex, index: CommitIndex, hash: Digest, signature: Signature) {
+    pub fn add_vote(
+        &mut self,
+        author: AuthorityIndex,
+        index: CommitIndex,
+        hash: Digest,
+        signature: Signature,
+    ) {
         if index <= self.last_final {
             return;
         }
@@ -168,7 +184,11 @@ impl Finality {
     /// certificate.
     pub fn certifiable(&self, committee: &Committee) -> Option<Certificate> {
         let linked = |votes: &BTreeMap<CommitIndex, (Digest, Signature)>| {
-            votes.iter().rev().find(|(index, (hash, _))| self.block_hash(**index) == Some(*hash)).map(|(index, _)| *index)
+            votes
+                .iter()
+                .rev()
+                .find(|(index, (hash, _))| self.block_hash(**index) == Some(*hash))
+                .map(|(index, _)| *index)
         };
         let mut tops: Vec<CommitIndex> = self.votes.values().filter_map(linked).collect();
         tops.sort_unstable_by(|a, b| b.cmp(a));
@@ -182,7 +202,8 @@ impl Finality {
     fn certificate(&self, index: CommitIndex, committee: &Committee) -> Option<Certificate> {
         let window = index..=CommitIndex(index.0 + self.window_blocks);
         let lowest = |(author, votes): (&AuthorityIndex, &BTreeMap<CommitIndex, (Digest, Signature)>)| {
-            let mut linked = votes.range(window.clone()).filter(|(at, (hash, _))| self.block_hash(**at) == Some(*hash));
+            let mut linked =
+                votes.range(window.clone()).filter(|(at, (hash, _))| self.block_hash(**at) == Some(*hash));
             let (at, (_, signature)) = linked.next()?;
             Some(CertificateVote { author: *author, index: *at, signature: *signature })
         };

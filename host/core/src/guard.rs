@@ -64,8 +64,11 @@ impl GuardState {
                 *mark = (*mark).max((slot.a, slot.b));
                 let (scope, mark) = (Scope::Epoch(self.identity), *mark);
                 let first = (scope, slot.kind, 0, 0);
-                let closed: Vec<_> =
-                    self.slots.range(first..=(scope, slot.kind, mark.0, mark.1)).map(|(key, _)| *key).collect();
+                let closed: Vec<_> = self
+                    .slots
+                    .range(first..=(scope, slot.kind, mark.0, mark.1))
+                    .map(|(key, _)| *key)
+                    .collect();
                 for key in closed {
                     self.slots.remove(&key);
                 }
@@ -158,7 +161,12 @@ impl Guard {
     ///
     /// # Errors
     /// The slot is taken.
-    pub fn slot(&mut self, scope: Scope, slot: Slot, digest: Digest) -> Result<Option<GuardUpdate>, GuardRefusal> {
+    pub fn slot(
+        &mut self,
+        scope: Scope,
+        slot: Slot,
+        digest: Digest,
+    ) -> Result<Option<GuardUpdate>, GuardRefusal> {
         if !self.enabled {
             return Err(GuardRefusal::Disabled);
         }

@@ -13,8 +13,9 @@ use moult_sdk::engine::DurableRecord;
 use moult_sdk::{Digest, Slot};
 use moult_types::governance::Decision;
 use moult_types::{
-    BlockRecord, Certificate, ClientTransaction, CommitIndex, EpochChangeProposal, EpochIdentity, GlobalIndex, HeldBatch, Manifest,
-    Message, ModulePin, ProposalId, PublicKey, Scope, Signed, TransactionId,
+    BlockRecord, Certificate, ClientTransaction, CommitIndex, EpochChangeProposal, EpochIdentity,
+    GlobalIndex, HeldBatch, Manifest, Message, ModulePin, ProposalId, PublicKey, Scope, Signed,
+    TransactionId,
 };
 
 use crate::governance::{Ledger, ProposalRecord};

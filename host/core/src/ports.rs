@@ -4,8 +4,8 @@
 //! the instance and asks for a new one. Determinism and limits are the implementer's duty.
 
 use moult_sdk::engine::{Event, Info as EngineInfo, InitError, Outcome, Recovered, Settings};
-use moult_sdk::{approval, application};
 use moult_sdk::{AuthorityIndex, Committee, NowMs};
+use moult_sdk::{application, approval};
 use moult_types::state::Overlay;
 use thiserror::Error;
 
@@ -52,7 +52,11 @@ pub trait EngineInstance: Send {
     ///
     /// # Errors
     /// The outer error: the instance is gone. The inner one: the engine refuses.
-    fn init(&mut self, settings: &Settings, recovered: Option<&Recovered>) -> Result<Result<Outcome, InitError>, Fault>;
+    fn init(
+        &mut self,
+        settings: &Settings,
+        recovered: Option<&Recovered>,
+    ) -> Result<Result<Outcome, InitError>, Fault>;
 
     /// 1 to 1,024 events in order.
     ///
@@ -109,7 +113,12 @@ pub trait ApplicationInstance: Send + Sync {
     ///
     /// # Errors
     /// The outer error: the call failed. The inner one is for the client.
-    fn query(&self, overlay: Overlay, config: &[u8], request: &[u8]) -> Result<Result<Vec<u8>, String>, Fault>;
+    fn query(
+        &self,
+        overlay: Overlay,
+        config: &[u8],
+        request: &[u8],
+    ) -> Result<Result<Vec<u8>, String>, Fault>;
 
     /// Takes the state over from the former application.
     fn upgrade(

@@ -40,7 +40,12 @@ impl Keyring {
     ///
     /// # Errors
     /// The author is unknown or the signature does not hold.
-    pub fn verify(&self, scope: Scope, statement: &Statement, signature: &Signature) -> Result<(), VerifyError> {
+    pub fn verify(
+        &self,
+        scope: Scope,
+        statement: &Statement,
+        signature: &Signature,
+    ) -> Result<(), VerifyError> {
         let author = statement.author;
         let key = self.keys.get(author.as_usize()).ok_or(VerifyError::UnknownAuthor(author))?;
         verify_raw(key, &signing_bytes(self.chain, scope, statement), signature)
@@ -80,7 +85,11 @@ pub fn possession(keys: &KeyPair, authority: AuthorityId) -> Signature {
 ///
 /// # Errors
 /// The key is invalid or the proof does not hold.
-pub fn check_possession(key: &PublicKey, authority: AuthorityId, proof: &Signature) -> Result<(), VerifyError> {
+pub fn check_possession(
+    key: &PublicKey,
+    authority: AuthorityId,
+    proof: &Signature,
+) -> Result<(), VerifyError> {
     verify_raw(&parse_key(key)?, &possession_bytes(key, authority), proof)
 }
 
@@ -125,7 +134,13 @@ mod tests {
         identity_point[0] = 1;
         let weak = PublicKey(identity_point);
         let signature = Signature([0; 64]);
-        let refused = verify_statement(&weak, ChainId([0; 32]), Scope::Number(EpochNumber(0)), &statement(), &signature);
+        let refused = verify_statement(
+            &weak,
+            ChainId([0; 32]),
+            Scope::Number(EpochNumber(0)),
+            &statement(),
+            &signature,
+        );
         assert_eq!(refused, Err(VerifyError::BadKey(weak)));
 
         let (a, b) = (KeyPair::from_seed(&[1; 32]), KeyPair::from_seed(&[2; 32]));

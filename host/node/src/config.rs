@@ -175,7 +175,8 @@ impl NodeConfig {
         let mut config: Self = toml::from_str(&text)
             .map_err(|e| ConfigError::Parse { path: path.to_owned(), problem: e.to_string() })?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        let mut paths = vec![&mut config.genesis, &mut config.key_file, &mut config.data_dir, &mut config.api.token_file];
+        let mut paths =
+            vec![&mut config.genesis, &mut config.key_file, &mut config.data_dir, &mut config.api.token_file];
         paths.extend(config.module_dirs.iter_mut());
         paths.extend(config.api.tls_cert.iter_mut());
         paths.extend(config.api.tls_key.iter_mut());

@@ -5,9 +5,9 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use bytes::Bytes;
+use moult_core::io::Target;
 use moult_core::ports::Fault;
 use moult_core::{Effect, Input};
-use moult_core::io::Target;
 use moult_sdk::approval;
 use moult_store::StoreError;
 use moult_types::{Digest, EpochIdentity, HeldBatch, Message, ModulePin, World, decode, encode};
@@ -74,7 +74,8 @@ impl Effects {
                 }
             }
             Effect::Verify(context) => {
-                *self.shared.verify.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(context);
+                *self.shared.verify.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
+                    Some(context);
             }
             Effect::Reverify(messages) => {
                 let peers = Peers(self.shared.clone());

@@ -8,14 +8,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+use moult_core::Input;
 use moult_core::execution::{self, StateAccumulator};
 use moult_core::io::EpochStart;
 use moult_core::ports::ApplicationInstance;
-use moult_core::Input;
 use moult_sdk::application::Info;
 use moult_store::StateStore;
 use moult_types::state::StateReader;
-use moult_types::{BlockRecord, Digest, EpochNumber, GlobalIndex, HeldBatch, ModulePin, World, decode, encode};
+use moult_types::{
+    BlockRecord, Digest, EpochNumber, GlobalIndex, HeldBatch, ModulePin, World, decode, encode,
+};
 
 use crate::shared::Shared;
 
@@ -112,7 +114,8 @@ impl Executor {
                 let mut batches = Vec::with_capacity(record.block.batches.len());
                 for digest in &record.block.batches {
                     let bytes = store.batch(*digest).map_err(|e| e.to_string())?;
-                    let bytes = bytes.ok_or_else(|| format!("batch {digest} of block {} is missing", record.global))?;
+                    let bytes = bytes
+                        .ok_or_else(|| format!("batch {digest} of block {} is missing", record.global))?;
                     batches.push(Arc::new(HeldBatch::new(decode(&bytes).map_err(|e| e.to_string())?)));
                 }
                 self.block(&record, &batches)?;
@@ -163,7 +166,10 @@ impl Executor {
             return Ok(());
         }
         if record.global != self.applied.next() {
-            return Err(format!("block {} after block {}: a gap in the executed chain", record.global, self.applied));
+            return Err(format!(
+                "block {} after block {}: a gap in the executed chain",
+                record.global, self.applied
+            ));
         }
         if self.epoch.as_ref().is_none_or(|(start, _)| start.manifest.number != record.epoch) {
             let start = self.start_of(record.epoch)?;
@@ -216,9 +222,15 @@ impl Executor {
             if former_pin.as_ref() != Some(&pin) {
                 let from = former_pin.map(|former| self.load(&former)).transpose()?.map(|former| former.info);
                 let base = self.state.snapshot();
-                let done = execution::upgrade(running.instance.as_ref(), &running.config, &base, &self.accumulator, from.as_ref())
-                    .map_err(|fault| format!("the application's upgrade failed: {fault}"))?
-                    .map_err(|refusal| format!("the application refuses the state: {refusal}"))?;
+                let done = execution::upgrade(
+                    running.instance.as_ref(),
+                    &running.config,
+                    &base,
+                    &self.accumulator,
+                    from.as_ref(),
+                )
+                .map_err(|fault| format!("the application's upgrade failed: {fault}"))?
+                .map_err(|refusal| format!("the application refuses the state: {refusal}"))?;
                 writes = done.writes;
                 self.accumulator = done.accumulator;
                 tracing::info!(target: "executor", epoch = number, application = running.info.name, version = running.info.version, "the application has taken the state over");
@@ -230,7 +242,8 @@ impl Executor {
             self.upgraded = Some(number);
         }
         self.shared.view_mut(|view| {
-            view.application = (format!("{} {}", running.info.name, running.info.version), running.info.interfaces.clone());
+            view.application =
+                (format!("{} {}", running.info.name, running.info.version), running.info.interfaces.clone());
         });
         self.shared.set_running(running.clone());
         self.epoch = Some((start, running));

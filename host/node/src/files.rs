@@ -52,7 +52,9 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> FileError + '_ {
 pub fn write_secret(path: &Path, text: &str) -> Result<(), FileError> {
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Err(FileError::Exists(path.to_owned())),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(FileError::Exists(path.to_owned()));
+        }
         Err(e) => return Err(io(path)(e)),
     };
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io(path))

@@ -33,7 +33,9 @@ impl PinFile {
         let config = match (&self.config, &self.config_hex) {
             (Some(_), Some(_)) => return Err("give `config` or `config_hex`, not both".into()),
             (Some(text), None) => text.clone().into_bytes(),
-            (None, Some(digits)) => hex::decode(digits).map_err(|e| format!("`config_hex` is not hex: {e}"))?,
+            (None, Some(digits)) => {
+                hex::decode(digits).map_err(|e| format!("`config_hex` is not hex: {e}"))?
+            }
             (None, None) => Vec::new(),
         };
         Ok(ModulePin { hash: self.hash, config })
@@ -105,7 +107,8 @@ impl GenesisFile {
     /// # Errors
     /// It cannot be read or is no genesis.
     pub fn load(path: &Path) -> Result<Self, GenesisError> {
-        let bytes = std::fs::read(path).map_err(|source| GenesisError::Io { path: path.to_owned(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| GenesisError::Io { path: path.to_owned(), source })?;
         serde_json::from_slice(&bytes)
             .map_err(|e| GenesisError::Parse { path: path.to_owned(), problem: e.to_string() })
     }

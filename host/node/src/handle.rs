@@ -25,10 +25,14 @@ pub enum WriteError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The node stopped first.
-    #[error("the node stopped before the write was final; it may still be applied. Ask another node for its receipt, or retry with the same client and number")]
+    #[error(
+        "the node stopped before the write was final; it may still be applied. Ask another node for its receipt, or retry with the same client and number"
+    )]
     Stopped,
     /// Not known: it may be applied later.
-    #[error("the write was not final within {limit_ms} ms; it may still be applied. Ask for its receipt, or retry with the same client and number")]
+    #[error(
+        "the write was not final within {limit_ms} ms; it may still be applied. Ask for its receipt, or retry with the same client and number"
+    )]
     Timeout {
         /// The limit.
         limit_ms: u64,
@@ -39,7 +43,9 @@ pub enum WriteError {
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum ReadError {
     /// No quorum answered.
-    #[error("no quorum of the committee answered within {limit_ms} ms: try again, or read with `consistency=local`")]
+    #[error(
+        "no quorum of the committee answered within {limit_ms} ms: try again, or read with `consistency=local`"
+    )]
     NoQuorum {
         /// The limit.
         limit_ms: u64,

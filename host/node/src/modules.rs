@@ -78,7 +78,8 @@ impl Modules {
     pub(crate) fn import(&self, folders: &[PathBuf]) -> Result<usize, String> {
         let mut taken = 0;
         for folder in folders {
-            let entries = std::fs::read_dir(folder).map_err(|e| format!("`module_dirs`: {}: {e}", folder.display()))?;
+            let entries =
+                std::fs::read_dir(folder).map_err(|e| format!("`module_dirs`: {}: {e}", folder.display()))?;
             for entry in entries {
                 let path = entry.map_err(|e| e.to_string())?.path();
                 if path.extension().is_some_and(|ext| ext == "wasm") {
@@ -119,7 +120,9 @@ impl Modules {
             Ok(Some(bytes)) => return Ok(bytes.into()),
             Ok(None) => {}
             // A damaged file is fetched anew; the hash is checked again on arrival.
-            Err(e) => tracing::warn!(target: "module", module = %hash, error = %e, "a stored module is damaged"),
+            Err(e) => {
+                tracing::warn!(target: "module", module = %hash, error = %e, "a stored module is damaged")
+            }
         }
         let bytes = tokio::time::timeout(self.fetch_timeout, self.fetch(hash)).await.map_err(|_| {
             let seconds = self.fetch_timeout.as_secs();
@@ -148,7 +151,14 @@ impl Modules {
     }
 
     /// A part that a peer sent; dropped where nobody waits for it.
-    pub(crate) fn on_part(&self, from: PublicKey, hash: ModuleHash, total_bytes: u64, offset: u64, bytes: Vec<u8>) {
+    pub(crate) fn on_part(
+        &self,
+        from: PublicKey,
+        hash: ModuleHash,
+        total_bytes: u64,
+        offset: u64,
+        bytes: Vec<u8>,
+    ) {
         let fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiting) = fetches.get(&hash) {
             let _ = waiting.try_send(Part { from, total_bytes, offset, bytes });
@@ -272,7 +282,10 @@ fn rehearse_engine(
     if let moult_module::ModuleInfo::Engine(info) = prepared.info()
         && !info.fault_models.contains(&proposal.fault_model)
     {
-        return Err(format!("the engine `{}` is not made for the {:?} fault model", info.name, proposal.fault_model));
+        return Err(format!(
+            "the engine `{}` is not made for the {:?} fault model",
+            info.name, proposal.fault_model
+        ));
     }
     let settings = Settings {
         committee: SdkCommittee {
@@ -298,7 +311,9 @@ fn rehearse_engine(
 }
 
 /// Runs what blocks beside the runtime's own threads.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|e| format!("a task of this node ended: {e}"))
 }
 

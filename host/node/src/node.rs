@@ -169,7 +169,8 @@ impl Node {
         shared.set_stopping();
         api.stop().await;
         shared.internal(Input::Wake);
-        let ended = tokio::task::spawn_blocking(move || (replica.join().is_ok(), executor.join().is_ok())).await;
+        let ended =
+            tokio::task::spawn_blocking(move || (replica.join().is_ok(), executor.join().is_ok())).await;
         network.shutdown().await;
         match (shared.fatal(), ended) {
             (Some(reason), _) => Err(NodeError::Fatal(reason)),
@@ -210,7 +211,8 @@ impl Opened {
     fn open(config: &NodeConfig, genesis: &Genesis, keys: &KeyPair) -> Result<Self, NodeError> {
         let (chain, key) = (genesis.chain(), keys.public_key());
         let dir = config.data_dir.join("store");
-        let options = StoreOptions { cache_bytes: config.limits.store_cache_bytes, ..StoreOptions::default() };
+        let options =
+            StoreOptions { cache_bytes: config.limits.store_cache_bytes, ..StoreOptions::default() };
         let known = Store::exists(&dir);
         let store = if known {
             Store::open(&dir, chain, key, options).map_err(store_error)?
@@ -228,9 +230,9 @@ impl Opened {
                     "the store ends at block {have}, but block {mark} was final here: it lost its tail. \
                      The blocks are fetched from peers; restart the node when it has caught up"
                 )),
-                GuardCheck::OtherBlock { global, .. } => {
-                    Some(format!("the store and the signer guard disagree about block {global}: one of them is not this node's"))
-                }
+                GuardCheck::OtherBlock { global, .. } => Some(format!(
+                    "the store and the signer guard disagree about block {global}: one of them is not this node's"
+                )),
                 GuardCheck::OldGuard { have, noted } => Some(format!(
                     "the signer guard is older than the store ({have} < {noted}): it was restored or copied. \
                      Give this authority a new key by an epoch change"
@@ -301,9 +303,11 @@ fn share(
     modules: Modules,
 ) -> Result<(Arc<Shared>, Queues), NodeError> {
     let epoch = opened.recovery.epoch.clone();
-    let ledger = opened.recovery.ledger.clone().unwrap_or_else(|| {
-        Ledger::at_start(&epoch.manifest, epoch.base, epoch.time_ms, ProposalId(1))
-    });
+    let ledger = opened
+        .recovery
+        .ledger
+        .clone()
+        .unwrap_or_else(|| Ledger::at_start(&epoch.manifest, epoch.base, epoch.time_ms, ProposalId(1)));
     let applied = opened.store.state().applied().map_err(store_error)?;
     let view = View::new(epoch, ledger, (applied.global, moult_types::Digest::ZERO));
     let store = opened.store.clone();
@@ -337,11 +341,13 @@ fn start_threads(
     };
     let settings = settings_of(shared);
     let signer: Arc<dyn Signer> = Arc::new(shared.keys.clone());
-    let (replica, first) = Replica::new(opened.recovery, settings, signer, shared.now()).map_err(NodeError::Fatal)?;
+    let (replica, first) =
+        Replica::new(opened.recovery, settings, signer, shared.now()).map_err(NodeError::Fatal)?;
     let sink = DurableLog::new(opened.store.writer().map_err(store_error)?, opened.guard);
     let mut effects = Effects { shared: shared.clone(), executor: work, runtime: runtime.clone() };
-    let writer = LogWriter::start(sink, LOG_QUEUE, move |step: Result<Vec<Effect>, _>| effects.carry_out(step))
-        .map_err(store_error)?;
+    let writer =
+        LogWriter::start(sink, LOG_QUEUE, move |step: Result<Vec<Effect>, _>| effects.carry_out(step))
+            .map_err(store_error)?;
     let _ = shared.log_stats.set(writer.stats().clone());
     let replica = {
         let shared = shared.clone();

@@ -44,14 +44,21 @@ pub(crate) fn event(shared: &Shared, event: Event) {
                 ProposalState::Scheduled { barrier } => {
                     tracing::info!(target: "epoch-transition", proposal = id, new_epoch, barrier = barrier.0, "scheduled");
                 }
-                ProposalState::Active => tracing::info!(target: "epoch-transition", proposal = id, new_epoch, "active"),
-                ProposalState::Rejected | ProposalState::Expired | ProposalState::Withdrawn | ProposalState::Superseded => {
+                ProposalState::Active => {
+                    tracing::info!(target: "epoch-transition", proposal = id, new_epoch, "active")
+                }
+                ProposalState::Rejected
+                | ProposalState::Expired
+                | ProposalState::Withdrawn
+                | ProposalState::Superseded => {
                     tracing::warn!(target: "epoch-transition", proposal = id, new_epoch, state = ?record.state, "ended without effect");
                 }
             }
         }
         Event::Voted { proposal, decision } => match decision {
-            Decision::Approve => tracing::info!(target: "epoch-transition", proposal = proposal.0, "this node votes for it"),
+            Decision::Approve => {
+                tracing::info!(target: "epoch-transition", proposal = proposal.0, "this node votes for it")
+            }
             Decision::Reject(reason) => {
                 tracing::warn!(target: "epoch-transition", proposal = proposal.0, reason, "this node votes against it");
             }

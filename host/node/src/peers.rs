@@ -86,7 +86,9 @@ impl Peers {
             return self.penalize(&from, "a message in the stream of another class");
         }
         match message {
-            Message::FetchBatches(digests) if digests.len() <= FETCH_MAX => self.serve_batches(from, digests).await,
+            Message::FetchBatches(digests) if digests.len() <= FETCH_MAX => {
+                self.serve_batches(from, digests).await
+            }
             Message::FetchBatches(_) => self.penalize(&from, "a question for too many batches"),
             Message::FetchBlocks { from: first } => self.serve_blocks(from, first).await,
             Message::FetchModule { hash, offset } => self.serve_module(from, hash, offset).await,
@@ -147,7 +149,9 @@ impl Peers {
         match found {
             Ok(Ok(Some(blocks))) => self.answer(&to, &Message::Blocks(Box::new(blocks))),
             Ok(Ok(None)) => {}
-            Ok(Err(e)) => tracing::error!(target: "network", error = %e, first = first.0, "blocks cannot be served"),
+            Ok(Err(e)) => {
+                tracing::error!(target: "network", error = %e, first = first.0, "blocks cannot be served")
+            }
             Err(e) => tracing::error!(target: "network", error = e, "blocks cannot be served"),
         }
     }

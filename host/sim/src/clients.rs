@@ -79,7 +79,9 @@ impl Clients {
         report: &mut Report,
     ) -> Result<(), Violation> {
         for (id, receipt) in receipts.iter().filter(|(id, _)| id.client.ingress == authority) {
-            let Some(client) = self.list.iter_mut().find(|client| client.id == id.client && client.node == node) else {
+            let Some(client) =
+                self.list.iter_mut().find(|client| client.id == id.client && client.node == node)
+            else {
                 continue;
             };
             if client.open.remove(&id.seq).is_some() {
@@ -87,7 +89,10 @@ impl Clients {
                 self.acked_max = self.acked_max.max(receipt.global);
                 self.acks.insert(id.clone(), receipt.global);
             } else if self.acks.get(id).is_some_and(|global| *global != receipt.global) {
-                return Err(Violation::new("one receipt", format!("{id} has two: {receipt:?} and {:?}", self.acks.get(id))));
+                return Err(Violation::new(
+                    "one receipt",
+                    format!("{id} has two: {receipt:?} and {:?}", self.acks.get(id)),
+                ));
             } else {
                 report.note("receipt repeated");
             }
@@ -187,7 +192,7 @@ impl World {
 /// A command of the key-value store; values are never the same twice in practice.
 fn command(rng: &mut Rng) -> Vec<u8> {
     let key = format!("key{}", rng.below(16)).into_bytes();
-    let value = rng.next().to_le_bytes().to_vec();
+    let value = rng.number().to_le_bytes().to_vec();
     let command = match rng.below(10) {
         0 => Command::Delete { key },
         1 | 2 => Command::CompareAndSwap { key, expect: None, value: Some(value) },

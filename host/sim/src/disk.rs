@@ -150,7 +150,10 @@ impl Disk {
         let image = &self.now;
         let guard = self.guard.clone();
         if guard.final_mark.0 > image.last_final {
-            return Err(format!("the guard saw block {} final, the store ends at {}", guard.final_mark.0, image.last_final));
+            return Err(format!(
+                "the guard saw block {} final, the store ends at {}",
+                guard.final_mark.0, image.last_final
+            ));
         }
         let first = EpochStart {
             manifest: genesis.manifest.clone(),
@@ -161,7 +164,8 @@ impl Disk {
         };
         let epoch = image.epochs.last().cloned().unwrap_or(first);
         let former = image.epochs.iter().rev().nth(1).map(|start| start.manifest.clone());
-        let tail: Vec<_> = image.blocks.range(image.last_final.next()..).map(|(_, record)| record.clone()).collect();
+        let tail: Vec<_> =
+            image.blocks.range(image.last_final.next()..).map(|(_, record)| record.clone()).collect();
         let identity = epoch.manifest.identity();
         let prepared_on_chain = match guard.prepared.0.0 {
             0 => Some(identity.digest()),
@@ -172,7 +176,11 @@ impl Disk {
             fresh: image.epochs.is_empty(),
             former,
             ledger: image.ledger.clone(),
-            certificate: image.certificates.get(&image.last_final).filter(|c| c.identity == identity).cloned(),
+            certificate: image
+                .certificates
+                .get(&image.last_final)
+                .filter(|c| c.identity == identity)
+                .cloned(),
             tail,
             batches: image.pending.iter().filter_map(|digest| image.batches.get(digest).cloned()).collect(),
             prepared_on_chain: prepared_on_chain.filter(|_| guard.identity == identity),
@@ -224,7 +232,10 @@ impl Image {
             }
             Persist::Block(record) => {
                 if record.global <= self.last_final {
-                    return Err(format!("block {} is written again, final is {}", record.global, self.last_final));
+                    return Err(format!(
+                        "block {} is written again, final is {}",
+                        record.global, self.last_final
+                    ));
                 }
                 self.blocks.insert(record.global, record.clone());
             }
@@ -242,9 +253,13 @@ impl Image {
             }
             Persist::TruncateRecords(id) => self.records = self.records.split_off(&(id + 1)),
             Persist::Final { global, certificate, ledger, batches } => {
-                let held = (self.last_final.0 + 1..=global.0).all(|g| self.blocks.contains_key(&GlobalIndex(g)));
+                let held =
+                    (self.last_final.0 + 1..=global.0).all(|g| self.blocks.contains_key(&GlobalIndex(g)));
                 if *global <= self.last_final || !held || ledger.global != *global {
-                    return Err(format!("final {global} after final {}, blocks held: {held}", self.last_final));
+                    return Err(format!(
+                        "final {global} after final {}, blocks held: {held}",
+                        self.last_final
+                    ));
                 }
                 self.last_final = *global;
                 self.certificates.insert(*global, certificate.as_ref().clone());

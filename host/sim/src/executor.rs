@@ -23,7 +23,10 @@ impl World {
         let (installed, number) = (image.installed, start.manifest.number.0);
         if installed.is_none_or(|(epoch, _)| epoch < number) {
             if image.applied != start.base {
-                return Err(wrong(format!("block {} is applied at the start of epoch {number}", image.applied)));
+                return Err(wrong(format!(
+                    "block {} is applied at the start of epoch {number}",
+                    image.applied
+                )));
             }
             let from = match installed {
                 Some((_, hash)) => application(hash).and_then(|former| former.describe().ok()),
@@ -34,7 +37,8 @@ impl World {
                 (Default::default(), image.accumulator.clone())
             } else {
                 let base: Arc<dyn StateReader> = image.state.clone();
-                let upgraded = execution::upgrade(&*new, &pin.config, &base, &image.accumulator, from.as_ref());
+                let upgraded =
+                    execution::upgrade(&*new, &pin.config, &base, &image.accumulator, from.as_ref());
                 let Executed { writes, accumulator, .. } =
                     upgraded.map_err(|e| wrong(e.to_string()))?.map_err(wrong)?;
                 (writes, Arc::new(accumulator))
@@ -64,7 +68,8 @@ impl World {
         let waiting = std::mem::take(&mut process.executor.queue);
         let until = process.executor.replay_to.next().max(from);
         for (_, record) in image.blocks.range(from..until) {
-            let batches = record.block.batches.iter().filter_map(|digest| image.batches.get(digest).cloned()).collect();
+            let batches =
+                record.block.batches.iter().filter_map(|digest| image.batches.get(digest).cloned()).collect();
             process.executor.queue.push_back((record.clone(), batches));
         }
         process.executor.queue.extend(waiting);
@@ -127,7 +132,12 @@ impl World {
     }
 
     /// The replica says from which block on a read is current.
-    pub(crate) fn read_at(&mut self, node: usize, ids: Vec<u64>, global: GlobalIndex) -> Result<(), Violation> {
+    pub(crate) fn read_at(
+        &mut self,
+        node: usize,
+        ids: Vec<u64>,
+        global: GlobalIndex,
+    ) -> Result<(), Violation> {
         for id in &ids {
             self.checks.reads.placed(node, *id, global)?;
         }

@@ -30,9 +30,9 @@ mod verified;
 mod world;
 
 pub use modules::{EngineFactory, module_hash, native_engines};
-pub use plan::{CrashPoint, Phase, Plan};
 #[cfg(feature = "planted")]
 pub use plan::Planted;
+pub use plan::{CrashPoint, Phase, Plan};
 pub use report::{CHANGE_KINDS, FAULT_KINDS, Report, Violation};
 pub use rng::Rng;
 pub use world::{run, run_seed};

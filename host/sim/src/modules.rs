@@ -89,7 +89,9 @@ impl<E: Engine + Send> EngineInstance for NativeEngine<E> {
 fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
-        Fault::Trap(text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default())
+        Fault::Trap(
+            text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default(),
+        )
     })
 }
 
@@ -145,7 +147,12 @@ impl<A: Application> ApplicationInstance for NativeApplication<A> {
         (overlay, Ok(receipts))
     }
 
-    fn query(&self, overlay: Overlay, config: &[u8], request: &[u8]) -> Result<Result<Vec<u8>, String>, Fault> {
+    fn query(
+        &self,
+        overlay: Overlay,
+        config: &[u8],
+        request: &[u8],
+    ) -> Result<Result<Vec<u8>, String>, Fault> {
         Ok(A::query(&overlay, config, request))
     }
 

@@ -35,7 +35,14 @@ impl Network {
     }
 
     /// When a message arrives: never, once or more often.
-    pub(crate) fn send(&mut self, from: usize, to: usize, now_us: u64, rng: &mut Rng, report: &mut Report) -> Vec<u64> {
+    pub(crate) fn send(
+        &mut self,
+        from: usize,
+        to: usize,
+        now_us: u64,
+        rng: &mut Rng,
+        report: &mut Report,
+    ) -> Vec<u64> {
         let link = (from, to);
         if self.blocked.contains(&link) {
             return Vec::new();

@@ -3,12 +3,15 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use moult_core::Replica;
 use moult_core::io::{Effect, Input, Now};
 use moult_core::ports::ApplicationInstance;
 use moult_core::verify::VerifyContext;
-use moult_core::Replica;
 use moult_crypto::KeyPair;
-use moult_types::{AuthorityId, BlockRecord, EpochIdentity, EpochLimits, GlobalIndex, HeldBatch, ModuleHash, ModulePin, PublicKey};
+use moult_types::{
+    AuthorityId, BlockRecord, EpochIdentity, EpochLimits, GlobalIndex, HeldBatch, ModuleHash, ModulePin,
+    PublicKey,
+};
 
 use crate::disk::Disk;
 

@@ -46,7 +46,9 @@ impl World {
 
     /// Running members of their own present epoch; the most advanced first.
     fn proposers(&self) -> Vec<usize> {
-        let epoch = |node: &usize| self.nodes[*node].process.as_ref().map(|p| p.replica.epoch_start().manifest.number);
+        let epoch = |node: &usize| {
+            self.nodes[*node].process.as_ref().map(|p| p.replica.epoch_start().manifest.number)
+        };
         let is_member = |node: &usize| {
             let it = &self.nodes[*node];
             !it.byzantine && it.process.as_ref().is_some_and(|p| p.replica.me().is_some())
@@ -96,7 +98,13 @@ impl World {
         self.give(node, Input::Propose(Box::new(proposal)));
     }
 
-    fn draft(&mut self, node: usize, present: &Manifest, index: CommitIndex, kind: &str) -> Option<EpochChangeProposal> {
+    fn draft(
+        &mut self,
+        node: usize,
+        present: &Manifest,
+        index: CommitIndex,
+        kind: &str,
+    ) -> Option<EpochChangeProposal> {
         self.proposals += 1;
         let mut modules = present.modules.clone();
         let mut members = present.members.clone();
@@ -136,7 +144,8 @@ impl World {
             _ => self.rng.shuffle(&mut members),
         }
         let all_honest = !self.nodes.iter().any(|node| node.byzantine);
-        let fault_model = if all_honest && self.rng.chance(300) { FaultModel::Crash } else { FaultModel::Byzantine };
+        let fault_model =
+            if all_honest && self.rng.chance(300) { FaultModel::Crash } else { FaultModel::Byzantine };
         let clock = self.nodes[node].clock(self.now_us);
         Some(EpochChangeProposal {
             new_epoch: present.number.next(),
@@ -169,7 +178,8 @@ impl World {
     fn with_new_keys(&mut self, mut members: Vec<Member>) -> Option<Vec<Member>> {
         let mut changed = false;
         for slot in &mut members {
-            let other = self.nodes.iter().enumerate().find(|(_, n)| n.authority == slot.id && n.public != slot.key);
+            let other =
+                self.nodes.iter().enumerate().find(|(_, n)| n.authority == slot.id && n.public != slot.key);
             if let Some((place, it)) = other {
                 *slot = member(&it.keys, it.authority, slot.stake, place);
                 changed = true;

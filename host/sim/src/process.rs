@@ -1,9 +1,9 @@
 //! Starting, stepping and ending a node's process, and its writer: what a step makes
 //! durable is synced before anything of it is released, and steps are released in order.
 
+use moult_core::Replica;
 use moult_core::io::{Effect, Input, Persist, Step};
 use moult_core::replica::Settings;
-use moult_core::Replica;
 use moult_types::GlobalIndex;
 
 use crate::disk::{Kept, StoreOp};
@@ -26,13 +26,17 @@ impl World {
         let (settings, chain) = (self.settings_of(node), self.chain);
         let it = &mut self.nodes[node];
         it.life += 1;
-        let recovery = it.disk.load(&self.genesis, chain).map_err(|e| Violation::new("recovery", format!("node {node}: {e}")))?;
+        let recovery = it
+            .disk
+            .load(&self.genesis, chain)
+            .map_err(|e| Violation::new("recovery", format!("node {node}: {e}")))?;
         let replay_to = recovery.ledger.as_ref().map_or(GlobalIndex(0), |ledger| ledger.global);
         self.checks.started(node, it, &recovery)?;
         let clock = it.clock(now_us);
         let signer = std::sync::Arc::new(it.keys.clone());
-        let (mut replica, step) = Replica::new(recovery, settings, signer, moult_core::Now { mono_ms: 0, ..clock })
-            .map_err(|e| Violation::new("recovery", format!("node {node}: {e}")))?;
+        let (mut replica, step) =
+            Replica::new(recovery, settings, signer, moult_core::Now { mono_ms: 0, ..clock })
+                .map_err(|e| Violation::new("recovery", format!("node {node}: {e}")))?;
         replica.remember_final(it.disk.final_batches());
         it.process = Some(Process {
             replica,
@@ -133,7 +137,10 @@ impl World {
         let idle = step.durable.is_empty() && step.release.is_empty();
         process.idle_wakes = if idle { process.idle_wakes + 1 } else { 0 };
         if idle && process.idle_wakes > IDLE_WAKES_MAX && process.replica.next_wake_ms() <= clock.mono_ms {
-            return Err(Violation::new("no busy loop", format!("node {node} wants to be woken at once, again and again")));
+            return Err(Violation::new(
+                "no busy loop",
+                format!("node {node} wants to be woken at once, again and again"),
+            ));
         }
         self.take_step(node, step)?;
         self.plan_wake(node);
@@ -212,13 +219,16 @@ impl World {
             return Ok(());
         }
         let it = &mut self.nodes[node];
-        let Some((_, mark)) = it.process.as_ref().and_then(|process| process.writer.syncing) else { return Ok(()) };
+        let Some((_, mark)) = it.process.as_ref().and_then(|process| process.writer.syncing) else {
+            return Ok(());
+        };
         it.disk.sync_store(mark).map_err(|e| Violation::new("store", format!("node {node}: {e}")))?;
         if self.crash_is_due(node, Phase::StoreSynced, true) {
             return Ok(());
         }
         let it = &self.nodes[node];
-        let sync_us = if mark.1 > 0 { self.rng.range(it.sync_us.0, it.sync_us.1) * it.slow_factor } else { 0 };
+        let sync_us =
+            if mark.1 > 0 { self.rng.range(it.sync_us.0, it.sync_us.1) * it.slow_factor } else { 0 };
         self.queue.push(self.now_us + sync_us, Event::GuardSynced { node, life: it.life });
         Ok(())
     }
@@ -232,7 +242,9 @@ impl World {
         if !skipped {
             it.disk.sync_guard();
         }
-        let Some((steps, _)) = it.process.as_mut().and_then(|process| process.writer.syncing.take()) else { return Ok(()) };
+        let Some((steps, _)) = it.process.as_mut().and_then(|process| process.writer.syncing.take()) else {
+            return Ok(());
+        };
         if self.crash_is_due(node, Phase::Synced, true) {
             return Ok(());
         }
@@ -259,7 +271,10 @@ impl World {
     fn crash_is_due(&mut self, node: usize, phase: Phase, is_synced: bool) -> bool {
         let planned = self.plan.crash_point.is_some_and(|point| {
             let here = point.node.unwrap_or(0) == node;
-            here && is_synced && point.phase == phase && point.group == self.nodes[node].groups && !self.crash_point_hit
+            here && is_synced
+                && point.phase == phase
+                && point.group == self.nodes[node].groups
+                && !self.crash_point_hit
         });
         let by_chance = is_synced && self.crash_in_sync == Some((node, phase));
         if !planned && !by_chance {

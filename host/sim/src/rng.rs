@@ -19,7 +19,7 @@ impl Rng {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         let [a, b, c, d] = &mut self.0;
         let result = b.wrapping_mul(5).rotate_left(7).wrapping_mul(9);
         let shifted = *b << 17;
@@ -34,7 +34,7 @@ impl Rng {
 
     /// A number below `n`; 0 for `n` 0. The bias is below 2^-32 for the sizes used here.
     pub fn below(&mut self, n: u64) -> u64 {
-        if n == 0 { 0 } else { self.next() % n }
+        if n == 0 { 0 } else { self.number() % n }
     }
 
     /// A number from `min` to `max`, both included.
@@ -68,7 +68,7 @@ mod tests {
     fn the_same_seed_gives_the_same_numbers_and_another_seed_others() {
         let draw = |seed| {
             let mut rng = Rng::new(seed);
-            [rng.next(), rng.range(5, 7), rng.below(10)]
+            [rng.number(), rng.range(5, 7), rng.below(10)]
         };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use moult_core::guard::GuardState;
 use moult_crypto::{KeyPair, Signer, possession};
 use moult_types::{
-    AuthorityId, EpochLimits, EpochNumber, FaultModel, Finality, Genesis, Manifest, Member, ModuleHash, ModulePin,
-    World as Role,
+    AuthorityId, EpochLimits, EpochNumber, FaultModel, Finality, Genesis, Manifest, Member, ModuleHash,
+    ModulePin, World as Role,
 };
 
 use crate::check::Checks;
@@ -59,7 +59,11 @@ impl World {
                 byzantine: drawn.byzantine,
                 life: 0,
                 process: None,
-                skew_ms: if skewed { rng.range(0, 7_200_000) as i64 - 3_600_000 } else { rng.range(0, 20) as i64 },
+                skew_ms: if skewed {
+                    rng.range(0, 7_200_000) as i64 - 3_600_000
+                } else {
+                    rng.range(0, 20) as i64
+                },
                 paused_until_us: 0,
                 slow_factor: 1,
                 sync_us: (100, 100 + rng.below(4_000)),
@@ -102,12 +106,18 @@ impl World {
 
 /// Keys of members, then of others; some others are new keys of members, and one member may
 /// be Byzantine, with a twin that shares its key.
-fn identities(rng: &mut Rng, plan: &Plan, members: usize, others: usize, report: &mut Report) -> Vec<Identity> {
+fn identities(
+    rng: &mut Rng,
+    plan: &Plan,
+    members: usize,
+    others: usize,
+    report: &mut Report,
+) -> Vec<Identity> {
     let mut key = 0_u8;
     let mut keys = |rng: &mut Rng| {
         key += 1;
         let mut seed = [key; 32];
-        seed[..8].copy_from_slice(&rng.next().to_le_bytes());
+        seed[..8].copy_from_slice(&rng.number().to_le_bytes());
         KeyPair::from_seed(&seed)
     };
     let mut list: Vec<Identity> = Vec::new();
@@ -165,7 +175,11 @@ fn genesis(rng: &mut Rng, plan: &Plan, members: &[Identity]) -> Genesis {
         manifest: Manifest {
             number: EpochNumber(0),
             members,
-            fault_model: if has_byzantine || rng.chance(700) { FaultModel::Byzantine } else { FaultModel::Crash },
+            fault_model: if has_byzantine || rng.chance(700) {
+                FaultModel::Byzantine
+            } else {
+                FaultModel::Crash
+            },
             modules,
             fallbacks: Vec::new(),
             finality: Finality::Certified,
@@ -178,7 +192,8 @@ fn genesis(rng: &mut Rng, plan: &Plan, members: &[Identity]) -> Genesis {
 pub(crate) fn engine_config(rng: &mut Rng, plan: &Plan) -> Vec<u8> {
     let interval = rng.range(2, 12);
     let window = interval * rng.range(2, 4);
-    let (pipeline, timeout_ms, resend_ms) = (rng.range(1, window.min(8)), rng.range(150, 600), rng.range(50, 200));
+    let (pipeline, timeout_ms, resend_ms) =
+        (rng.range(1, window.min(8)), rng.range(150, 600), rng.range(50, 200));
     let text = format!(
         "checkpoint_interval={interval}\nwindow={window}\npipeline={pipeline}\nview_timeout_ms={timeout_ms}\nretransmit_ms={resend_ms}\n"
     );

@@ -75,6 +75,16 @@ impl World {
 
     fn send(&mut self, node: usize, to: &Target, message: &Arc<Message>) -> Result<(), Violation> {
         self.checks.sent(node, &self.nodes, message)?;
+        if let Message::Engine { payload, statements, .. } = message.as_ref() {
+            self.log(node, || {
+                let slots: Vec<_> =
+                    statements.iter().map(|s| (s.statement.author.0, s.statement.slot)).collect();
+                format!(
+                    "engine message {:?} {slots:?}",
+                    payload.as_ref().map(|p| (p.len(), p.get(..12).map(<[u8]>::to_vec)))
+                )
+            });
+        }
         for peer in self.targets(node, to) {
             self.post(node, peer, message.clone());
         }
@@ -90,14 +100,20 @@ impl World {
     }
 
     /// A message arrives: questions to the store are answered here, the rest is verified.
-    pub(crate) fn deliver(&mut self, from: usize, to: usize, message: &Arc<Message>) -> Result<(), Violation> {
+    pub(crate) fn deliver(
+        &mut self,
+        from: usize,
+        to: usize,
+        message: &Arc<Message>,
+    ) -> Result<(), Violation> {
         if self.nodes[to].process.as_ref().is_none_or(|process| !process.linked.contains(&from)) {
             return Ok(());
         }
         match message.as_ref() {
             Message::FetchBatches(digests) => {
                 let stored = &self.nodes[to].disk.now.batches;
-                let found: Vec<_> = digests.iter().filter_map(|d| stored.get(d)).map(|b| b.signed.clone()).collect();
+                let found: Vec<_> =
+                    digests.iter().filter_map(|d| stored.get(d)).map(|b| b.signed.clone()).collect();
                 if !found.is_empty() {
                     self.post(to, from, Arc::new(Message::Batches(found)));
                 }
@@ -125,7 +141,10 @@ impl World {
             Err(Unverified::Stale) => self.report.note("stale message"),
             Err(Unverified::Bad(reason)) => {
                 if !self.nodes.iter().any(|peer| peer.public == from && peer.byzantine) {
-                    return Err(Violation::new("honest messages verify", format!("node {node} from {from}: {reason}")));
+                    return Err(Violation::new(
+                        "honest messages verify",
+                        format!("node {node} from {from}: {reason}"),
+                    ));
                 }
                 self.report.note("bad message refused");
             }
@@ -146,6 +165,7 @@ impl World {
             self.answer(node, (50, 500), Input::Stored(found));
         }
         let peers = self.targets(node, from);
+        self.log(node, || format!("fetches {wanted:?} from {peers:?}"));
         if !wanted.is_empty()
             && let Some(peer) = self.rng.pick(&peers)
         {
@@ -164,7 +184,8 @@ impl World {
         let mut certified = image.certificates.range(first..).take_while(|(_, c)| c.identity == identity);
         let near = certified.clone().take_while(|(global, _)| global.0 < first.0 + BLOCKS_MAX).last();
         let (last, certificate) = near.or_else(|| certified.next())?;
-        let blocks: Vec<_> = image.blocks.range(first..=*last).map(|(_, record)| record.as_ref().clone()).collect();
+        let blocks: Vec<_> =
+            image.blocks.range(first..=*last).map(|(_, record)| record.as_ref().clone()).collect();
         let mut batches = Vec::new();
         let mut seen = std::collections::BTreeSet::new();
         for digest in blocks.iter().flat_map(|record| &record.block.batches) {
@@ -218,7 +239,10 @@ impl World {
         match event {
             CoreEvent::ForkDetected { peer, global } => {
                 if !self.nodes.iter().any(|other| other.public == peer && other.byzantine) {
-                    return Err(Violation::new("no fork", format!("node {node} sees one with {peer} at {global}")));
+                    return Err(Violation::new(
+                        "no fork",
+                        format!("node {node} sees one with {peer} at {global}"),
+                    ));
                 }
                 self.report.note("fork seen with a Byzantine peer");
             }
@@ -236,7 +260,9 @@ impl World {
                 self.report.note(what);
             }
             CoreEvent::Proposal(record) => {
-                self.log(node, || format!("proposal {} {:?} votes {:?}", record.id, record.state, record.votes.len()));
+                self.log(node, || {
+                    format!("proposal {} {:?} votes {:?}", record.id, record.state, record.votes.len())
+                });
                 self.changes_seen(&record);
             }
             CoreEvent::SigningStopped(reason) => {
@@ -265,7 +291,8 @@ impl World {
                 let Some(process) = self.nodes[a].process.as_mut() else { continue };
                 let changed = if wanted { process.linked.insert(b) } else { process.linked.remove(&b) };
                 let linked = process.linked.clone();
-                let twin_is_linked = linked.iter().any(|other| *other != b && self.nodes[*other].public == key);
+                let twin_is_linked =
+                    linked.iter().any(|other| *other != b && self.nodes[*other].public == key);
                 if changed && !twin_is_linked {
                     let rtt_us = self.rng.range(300, 5_000) as u32;
                     self.give(a, Input::Peer { key, up: wanted, rtt_us });

@@ -230,17 +230,24 @@ impl World {
             .filter(|(_, node)| self.goal.is_none_or(|goal| node.disk.now.applied < goal))
             .map(|(i, node)| {
                 let process = node.process.as_ref();
-                let at = process.map(|p| (p.replica.epoch_start().manifest.number.0, p.replica.ledger().index.0, p.replica.me()));
+                let at = process.map(|p| {
+                    (p.replica.epoch_start().manifest.number.0, p.replica.ledger().index.0, p.replica.me())
+                });
                 let under_way = process.map(|p| p.replica.under_way());
                 let disk = &node.disk.now;
-                format!("{i}: applied {} at {at:?}, under way {under_way:?}, pending {}", disk.applied, disk.pending.len())
+                format!(
+                    "{i}: applied {} at {at:?}, under way {under_way:?}, pending {}",
+                    disk.applied,
+                    disk.pending.len()
+                )
             })
             .collect();
         let reads = self.checks.reads.waiting(&self.nodes);
         if self.goal.is_some() && behind.is_empty() && reads == 0 {
             return Ok(true);
         }
-        self.waiting_for = format!("{open} transactions, {reads} reads, nodes {behind:?}, goal {:?}", self.goal);
+        self.waiting_for =
+            format!("{open} transactions, {reads} reads, nodes {behind:?}, goal {:?}", self.goal);
         if self.now_us > (self.plan.faults_ms + self.plan.calm_ms) * 1000 {
             return Err(Violation::new("liveness", format!("still waiting for {}", self.waiting_for)));
         }
@@ -281,7 +288,11 @@ impl World {
     }
 
     /// A Byzantine sender's message may be damaged on purpose.
-    pub(crate) fn forge(&mut self, from: usize, message: Arc<moult_types::Message>) -> Arc<moult_types::Message> {
+    pub(crate) fn forge(
+        &mut self,
+        from: usize,
+        message: Arc<moult_types::Message>,
+    ) -> Arc<moult_types::Message> {
         if !self.nodes[from].byzantine || !self.rng.chance(100) {
             return message;
         }

@@ -34,7 +34,9 @@ pub struct Member {
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum CommitteeError {
-    #[error("{count} authorities are too few: the {model:?} fault model needs at least {min} (or exactly 1, for development)")]
+    #[error(
+        "{count} authorities are too few: the {model:?} fault model needs at least {min} (or exactly 1, for development)"
+    )]
     TooFew { count: usize, model: FaultModel, min: usize },
     #[error("{count} authorities are too many: the limit is {AUTHORITIES_MAX}")]
     TooMany { count: usize },

@@ -16,13 +16,16 @@ pub mod message;
 pub mod state;
 pub mod statement;
 
-pub use batch::{Batch, ClientId, ClientTransaction, HeldBatch, SignedBatch, SystemTransaction, Transaction, TransactionId};
+pub use batch::{
+    Batch, ClientId, ClientTransaction, HeldBatch, SignedBatch, SystemTransaction, Transaction, TransactionId,
+};
 pub use block::{Block, BlockRecord, Certificate, CertificateVote};
 pub use codec::{DecodeError, decode, encode};
 pub use committee::{Committee, CommitteeError, Member};
 pub use governance::{Activation, EpochChangeProposal, ProposalId, SignedProposal};
 pub use ids::{
-    AuthorityId, ChainId, EpochIdentity, EpochNumber, GlobalIndex, ModuleHash, ParseError, PublicKey, Signature,
+    AuthorityId, ChainId, EpochIdentity, EpochNumber, GlobalIndex, ModuleHash, ParseError, PublicKey,
+    Signature,
 };
 pub use manifest::{EpochLimits, Finality, Follows, Genesis, Manifest, ModulePin, World};
 pub use message::Message;

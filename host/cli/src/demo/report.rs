@@ -42,7 +42,9 @@ pub(crate) struct Report {
     writes_lost: u64,
     writes_unknown: u64,
     writes_per_second: f64,
+    /// Attempts with a receipt: applied, or refused since the key held something else.
     compare_and_swaps: u64,
+    compare_and_swaps_applied: u64,
     retries: u64,
     swap_longest_gap_us: u64,
     forks: u64,
@@ -80,6 +82,7 @@ impl Report {
             writes_unknown: written.unknown,
             writes_per_second: load.writes_per_second,
             compare_and_swaps: raised + written.mismatches,
+            compare_and_swaps_applied: raised,
             retries: written.retries,
             swap_longest_gap_us: swap.longest_gap_us,
             forks: blocks.forks,
@@ -112,8 +115,9 @@ impl Report {
             duration_us(latency.p99)
         );
         say!(
-            "  compare-and-swap    {} on shared keys; {} attempts repeated under their number",
+            "  compare-and-swap    {} on shared keys, {} of them applied; {} attempts repeated under their number",
             grouped(self.compare_and_swaps),
+            grouped(self.compare_and_swaps_applied),
             grouped(self.retries)
         );
         say!("writes lost           {}", grouped(self.writes_lost));
@@ -122,7 +126,7 @@ impl Report {
             label(swap.from),
             label(swap.to),
             swap.epoch,
-            swap.barrier.map_or("?".into(), grouped)
+            grouped(swap.barrier)
         );
         say!(
             "  longest gap         {} without an acknowledged write around it",

@@ -17,7 +17,7 @@ use crate::client::{Request, Target};
 use crate::load::{Answer, Pace, Random, Recorder, Writer};
 
 /// Shared counters.
-pub(crate) const COUNTERS: usize = 16;
+pub(crate) const COUNTERS: usize = 64;
 const WRITERS: usize = 160;
 /// Of so many writes one is a compare-and-swap.
 const CAS_EVERY: u64 = 5;

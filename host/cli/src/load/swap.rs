@@ -12,12 +12,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::builtin::Builtin;
 use crate::client::Client;
+use crate::epoch;
 use crate::load::recorder::Recorder;
 use crate::module::upload;
 use crate::output::{Progress, duration_us};
 use crate::pins::label;
-use crate::proposal::vote_line;
-use crate::propose::fetch;
+use crate::propose::{Shown, fetch};
 
 const POLL: Duration = Duration::from_millis(20);
 /// Before the barrier was seen to be scheduled, and after the new epoch was seen.
@@ -31,8 +31,8 @@ pub(crate) struct Swap {
     pub(crate) proposal: u64,
     pub(crate) from: ModuleHash,
     pub(crate) to: ModuleHash,
-    /// Last block of the former epoch, in that epoch.
-    pub(crate) barrier: Option<u64>,
+    /// Last block of the former epoch, over all epochs.
+    pub(crate) barrier: u64,
     pub(crate) votes_for: usize,
     /// From sending the proposal to seeing the new epoch.
     pub(crate) proposed_to_active_ms: u64,
@@ -81,7 +81,7 @@ pub(crate) async fn swap_to(
         proposal: proposal.id,
         from: before.engine_hash,
         to: hash,
-        barrier: proposal.barrier,
+        barrier: epoch::fetch(client, proposal.new_epoch).await?.base,
         votes_for: proposal.votes.iter().filter(|vote| vote.approve).count(),
         proposed_to_active_ms: (active - began).as_millis() as u64,
         longest_gap_us: recorder.longest_gap(since.max(began), active + MARGIN),
@@ -104,17 +104,10 @@ async fn watch(
     scheduled: &mut Option<Instant>,
     progress: Progress,
 ) -> anyhow::Result<ProposalBody> {
-    let (mut votes, mut state) = (0, String::new());
+    let mut shown = Shown::default();
     loop {
-        for vote in proposal.votes.iter().skip(votes) {
-            progress.line(vote_line(vote));
-        }
-        votes = votes.max(proposal.votes.len());
-        if state != proposal.state {
-            progress.line(format_args!("{}: {}", proposal.state, proposal.explanation));
-            state.clone_from(&proposal.state);
-        }
-        match state.as_str() {
+        shown.changes(&proposal, progress);
+        match proposal.state.as_str() {
             "scheduled" => *scheduled = scheduled.or_else(|| Some(Instant::now())),
             "proposed" | "approved" => {}
             _ => return Ok(proposal),

@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use borsh::{BorshDeserialize, BorshSerialize};
 use moult_sdk::application::{self, Receipt as ApplicationReceipt};
 use moult_types::state::{Overlay, StateReader};
-use moult_types::{BlockRecord, ClientTransaction, EpochLimits, GlobalIndex, HeldBatch, Transaction, TransactionId};
+use moult_types::{
+    BlockRecord, ClientTransaction, EpochLimits, GlobalIndex, HeldBatch, Transaction, TransactionId,
+};
 use thiserror::Error;
 
 pub use root::StateAccumulator;
@@ -99,7 +101,8 @@ pub fn execute_block(
         }
     }
     let overlay = sessions.into_overlay().with_prefix(APPLICATION_PREFIX);
-    let block = application::Block { global_index: global.0, epoch: record.epoch.0, time_ms: record.block.time_ms };
+    let block =
+        application::Block { global_index: global.0, epoch: record.epoch.0, time_ms: record.block.time_ms };
     let (overlay, outcomes) =
         run(application, config, block, overlay, &fresh).map_err(|fault| LocalStop { global, fault })?;
     let mut sessions = Sessions::new(overlay.with_prefix(SESSION_PREFIX), global, limits);
@@ -112,7 +115,9 @@ pub fn execute_block(
         .into_iter()
         .filter_map(|(transaction, admission)| {
             let receipt = match admission {
-                Admission::Fresh(position) | Admission::SameBlock(position) => outcomes.get(position)?.clone(),
+                Admission::Fresh(position) | Admission::SameBlock(position) => {
+                    outcomes.get(position)?.clone()
+                }
                 Admission::Repeated(receipt) => receipt,
                 Admission::Stale => Receipt { global, outcome: Outcome::Stale },
             };

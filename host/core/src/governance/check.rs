@@ -34,7 +34,9 @@ pub enum ProposalError {
     ConfigTooLarge(World),
     #[error("the limit `{name}` is {given}, outside {min}..={max}")]
     Limit { name: &'static str, given: u64, min: u64, max: u64 },
-    #[error("its deadline is block {deadline}; it must lie after block {index} and within {DEADLINE_BLOCKS_MAX} blocks")]
+    #[error(
+        "its deadline is block {deadline}; it must lie after block {index} and within {DEADLINE_BLOCKS_MAX} blocks"
+    )]
     Deadline { deadline: u64, index: u64 },
 }
 
@@ -44,7 +46,11 @@ pub enum ProposalError {
 /// The first one out of range.
 pub fn check_limits(limits: &EpochLimits) -> Result<(), ProposalError> {
     let check = |name, given: u64, min: u64, max: u64| {
-        if (min..=max).contains(&given) { Ok(()) } else { Err(ProposalError::Limit { name, given, min, max }) }
+        if (min..=max).contains(&given) {
+            Ok(())
+        } else {
+            Err(ProposalError::Limit { name, given, min, max })
+        }
     };
     check("window_blocks", limits.window_blocks, 1, 1024)?;
     check("barrier_distance_blocks", limits.barrier_distance_blocks, limits.window_blocks, 65_536)?;

@@ -15,8 +15,8 @@ use moult_crypto::verify_statement;
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest, Stake};
 use moult_types::governance::{Decision, REASON_BYTES_MAX, ReadyNotice, Vote, Withdrawal};
 use moult_types::{
-    Activation, BlockRecord, ChainId, Committee, EpochChangeProposal, Follows, GlobalIndex, HeldBatch, Manifest,
-    ProposalId, Scope, SignedProposal, SystemTransaction, Transaction,
+    Activation, BlockRecord, ChainId, Committee, EpochChangeProposal, Follows, GlobalIndex, HeldBatch,
+    Manifest, ProposalId, Scope, SignedProposal, SystemTransaction, Transaction,
 };
 
 pub use check::{DEADLINE_BLOCKS_MAX, ProposalError, check_limits, check_manifest};
@@ -161,7 +161,12 @@ impl Ledger {
     }
 
     /// Applies one final block; answers with the proposals whose state changed.
-    pub fn apply(&mut self, present: Present<'_>, record: &BlockRecord, batches: &[&HeldBatch]) -> Vec<ProposalRecord> {
+    pub fn apply(
+        &mut self,
+        present: Present<'_>,
+        record: &BlockRecord,
+        batches: &[&HeldBatch],
+    ) -> Vec<ProposalRecord> {
         self.global = record.global;
         self.index = record.block.index;
         self.hash = record.hash;
@@ -210,7 +215,11 @@ impl Ledger {
     ///
     /// # Errors
     /// Why it cannot be put forward.
-    pub fn check_unsigned(&self, present: Present<'_>, proposal: &EpochChangeProposal) -> Result<(), ProposalError> {
+    pub fn check_unsigned(
+        &self,
+        present: Present<'_>,
+        proposal: &EpochChangeProposal,
+    ) -> Result<(), ProposalError> {
         let expected = present.manifest.number.next();
         if proposal.new_epoch != expected {
             return Err(ProposalError::WrongEpoch { given: proposal.new_epoch.0, expected: expected.0 });
@@ -317,7 +326,11 @@ impl Ledger {
             return vec![vote.proposal];
         }
         record.changed = at;
-        if record.state == ProposalState::Approved { self.supersede_rivals(vote.proposal, at) } else { vec![vote.proposal] }
+        if record.state == ProposalState::Approved {
+            self.supersede_rivals(vote.proposal, at)
+        } else {
+            vec![vote.proposal]
+        }
     }
 
     /// At most one proposal of an epoch number can win: the first whose quorum is final.
@@ -338,9 +351,13 @@ impl Ledger {
         if record.state != ProposalState::Approved || record.hash != notice.hash || !fresh {
             return Vec::new();
         }
-        let Some(member) = record.proposal.new_committee.get(notice.author.as_usize()) else { return Vec::new() };
+        let Some(member) = record.proposal.new_committee.get(notice.author.as_usize()) else {
+            return Vec::new();
+        };
         let scope = Scope::Number(record.proposal.new_epoch);
-        if verify_statement(&member.key, present.chain, scope, &notice.statement(), &notice.signature).is_err() {
+        if verify_statement(&member.key, present.chain, scope, &notice.statement(), &notice.signature)
+            .is_err()
+        {
             return Vec::new();
         }
         record.ready.insert(notice.author, index);
@@ -362,12 +379,15 @@ impl Ledger {
     fn schedule_if_ready(&mut self, present: Present<'_>, changed: &mut BTreeSet<ProposalId>) {
         let (index, time_ms) = (self.index, self.time_ms);
         let limits = &present.manifest.limits;
-        let Some(record) = self.open.values_mut().find(|r| r.state == ProposalState::Approved) else { return };
+        let Some(record) = self.open.values_mut().find(|r| r.state == ProposalState::Approved) else {
+            return;
+        };
         if matches!(record.proposal.activation, Activation::NotBefore(at) if time_ms < at) {
             return;
         }
         // Checked when it was proposed.
-        let Ok(next) = Committee::new(record.proposal.new_committee.clone(), record.proposal.fault_model) else {
+        let Ok(next) = Committee::new(record.proposal.new_committee.clone(), record.proposal.fault_model)
+        else {
             return;
         };
         let counts = |at: &CommitIndex| at.0 + limits.readiness_window_blocks > index.0;

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use moult_sdk::engine::Event as EngineEvent;
 use moult_sdk::Digest;
+use moult_sdk::engine::Event as EngineEvent;
 use moult_types::{
     Batch, ClientTransaction, HeldBatch, Message, Scope, SignedBatch, SystemTransaction, Transaction,
 };
@@ -88,7 +88,9 @@ impl Replica {
                 None
             };
             match refusal {
-                Some(reason) => self.out.release.push(Effect::Refused { transaction: transaction.id(), reason }),
+                Some(reason) => {
+                    self.out.release.push(Effect::Refused { transaction: transaction.id(), reason })
+                }
                 None => self.batching.push(Transaction::Client(transaction), bytes, self.now.mono_ms),
             }
         }
@@ -218,7 +220,7 @@ impl Replica {
         self.pending.insert(batch.digest, batch);
     }
 
-    fn tell_engine(&mut self, batch: &HeldBatch) {
+    pub(super) fn tell_engine(&mut self, batch: &HeldBatch) {
         if self.ordering.is_running() {
             let told = sdk_batch(batch);
             match self.ordering.events.last_mut() {
@@ -254,13 +256,20 @@ impl Replica {
 
     pub(super) fn resend_batches(&mut self) {
         let now_ms = self.now.mono_ms;
-        let late: Vec<_> = self.batching.in_flight.iter_mut().filter(|(_, at)| **at + RESEND_BATCH_MS <= now_ms).take(4).collect();
+        let late: Vec<_> = self
+            .batching
+            .in_flight
+            .iter_mut()
+            .filter(|(_, at)| **at + RESEND_BATCH_MS <= now_ms)
+            .take(4)
+            .collect();
         let mut digests = Vec::new();
         for (digest, at) in late {
             *at = now_ms;
             digests.push(*digest);
         }
-        for batch in digests.iter().filter_map(|digest| self.pending.get(digest)).cloned().collect::<Vec<_>>() {
+        for batch in digests.iter().filter_map(|digest| self.pending.get(digest)).cloned().collect::<Vec<_>>()
+        {
             self.send(self.members(), Message::Batches(vec![batch.signed.clone()]));
         }
     }

@@ -79,7 +79,8 @@ impl Replica {
         let (top, parent) = self.finality.top();
         let mut times_ms = self.top_times_ms.clone();
         note_times(&mut times_ms, self.epoch.start.manifest.number.0, batches.iter().map(AsRef::as_ref));
-        let former_ms = self.finality.block(top).map_or(self.ledger.time_ms, |held| held.record.block.time_ms);
+        let former_ms =
+            self.finality.block(top).map_or(self.ledger.time_ms, |held| held.record.block.time_ms);
         let block = Block {
             index: commit.index,
             time_ms: block_time(&self.epoch.committee, &times_ms, former_ms),
@@ -104,7 +105,11 @@ impl Replica {
 
     /// Puts a block on top of the chain held here.
     pub(super) fn push_block(&mut self, held: HeldBlock) {
-        note_times(&mut self.top_times_ms, self.epoch.start.manifest.number.0, held.batches.iter().map(AsRef::as_ref));
+        note_times(
+            &mut self.top_times_ms,
+            self.epoch.start.manifest.number.0,
+            held.batches.iter().map(AsRef::as_ref),
+        );
         if held.record.block.index == self.guard.state().prepared.0 {
             self.prepared_on_chain = Some(held.record.hash);
         }
@@ -125,7 +130,9 @@ impl Replica {
         if index.0 == 0 || self.diverged || (index <= last && self.last_prepare.is_some()) {
             return;
         }
-        let Ok(update) = self.guard.prepare(self.epoch.identity, index, hash, self.prepared_on_chain) else { return };
+        let Ok(update) = self.guard.prepare(self.epoch.identity, index, hash, self.prepared_on_chain) else {
+            return;
+        };
         self.out.durable.extend(update.map(Persist::Guard));
         self.prepared_on_chain = Some(hash);
         let statement = prepare_statement(author, index, hash);
@@ -148,7 +155,12 @@ impl Replica {
     pub(super) fn on_prepare(&mut self, identity: EpochIdentity, vote: Signed) {
         if identity == self.epoch.identity {
             let statement = vote.statement;
-            self.finality.add_vote(statement.author, CommitIndex(statement.slot.a), statement.digest, vote.signature);
+            self.finality.add_vote(
+                statement.author,
+                CommitIndex(statement.slot.a),
+                statement.digest,
+                vote.signature,
+            );
         }
     }
 
@@ -192,7 +204,12 @@ impl Replica {
         }
         self.note_guard(GuardUpdate::FinalMark { global, hash: certificate.hash });
         let ledger = Arc::new(self.ledger.clone());
-        self.out.durable.push(Persist::Final { global, certificate: Box::new(certificate), ledger, batches: final_batches });
+        self.out.durable.push(Persist::Final {
+            global,
+            certificate: Box::new(certificate),
+            ledger,
+            batches: final_batches,
+        });
         let latency_ms = ordered_at_ms.map_or(0, |at| self.now.mono_ms.saturating_sub(at));
         self.event(Event::Final { index, global, time_ms, latency_ms });
         self.ordering.on_progress();
@@ -214,7 +231,9 @@ impl Replica {
     pub(super) fn recover_tail(&mut self, tail: Vec<Arc<BlockRecord>>) {
         for record in tail {
             let (top, hash) = self.finality.top();
-            let fits = record.identity == self.epoch.identity && record.block.index == top.next() && record.parent == hash;
+            let fits = record.identity == self.epoch.identity
+                && record.block.index == top.next()
+                && record.parent == hash;
             let Some(batches) = fits.then(|| self.payloads(&record.block.batches)).flatten() else {
                 // Never final here: peers have it if it is final there.
                 self.out.durable.push(Persist::DropBlocksAbove(GlobalIndex(self.epoch.start.base.0 + top.0)));
@@ -255,6 +274,7 @@ impl Replica {
     }
 
     pub(super) fn refetch_missing(&mut self) {
+        self.ordering.told_again.clear();
         let missing: Vec<_> = self.ordering.missing.keys().copied().collect();
         self.fetch(missing, self.members());
     }

@@ -8,8 +8,8 @@ use moult_sdk::approval::{self, ModuleCheck, Verdict};
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest};
 use moult_types::governance::{Decision, REASON_BYTES_MAX, ReadyNotice, Vote, Withdrawal};
 use moult_types::{
-    Activation, EpochChangeProposal, EpochNumber, Member, Message, ModulePin, ProposalId, Scope,
-    Signature, SignedProposal, SystemTransaction, World,
+    Activation, EpochChangeProposal, EpochNumber, Member, Message, ModulePin, ProposalId, Scope, Signature,
+    SignedProposal, SystemTransaction, World,
 };
 
 use super::Replica;
@@ -93,9 +93,9 @@ impl Replica {
                 let hash = signed.proposal.hash();
                 signed.proposal.deadline > self.ledger.index && !open.values().any(|r| r.hash == hash)
             }
-            SystemTransaction::Withdraw(withdrawal) => {
-                open.get(&withdrawal.proposal).is_some_and(|r| !matches!(r.state, ProposalState::Scheduled { .. }))
-            }
+            SystemTransaction::Withdraw(withdrawal) => open
+                .get(&withdrawal.proposal)
+                .is_some_and(|r| !matches!(r.state, ProposalState::Scheduled { .. })),
             SystemTransaction::Vote(_) | SystemTransaction::Ready(_) => false,
         });
     }
@@ -174,7 +174,8 @@ impl Replica {
 
     fn say_vote(&mut self, record: &ProposalRecord, author: AuthorityIndex, decision: Decision) {
         let no_signature = Signature([0; 64]);
-        let mut vote = Vote { proposal: record.id, hash: record.hash, decision, author, signature: no_signature };
+        let mut vote =
+            Vote { proposal: record.id, hash: record.hash, decision, author, signature: no_signature };
         let scope = Scope::Number(self.epoch.start.manifest.number);
         // Refused where an earlier life of this node voted otherwise: that vote stands.
         if let Ok(signature) = self.sign_host(scope, &vote.statement()) {
@@ -187,13 +188,16 @@ impl Replica {
     /// it is fresh.
     fn say_ready(&mut self, record: &ProposalRecord) {
         let me = self.signer.public_key();
-        let Some(place) = record.proposal.new_committee.iter().position(|member| member.key == me) else { return };
+        let Some(place) = record.proposal.new_committee.iter().position(|member| member.key == me) else {
+            return;
+        };
         let author = AuthorityIndex(place as u32);
         let window_blocks = self.epoch.start.manifest.limits.readiness_window_blocks;
         let (index, now_ms) = (self.ledger.index, self.now.mono_ms);
         let fresh = record.ready.get(&author).is_some_and(|at| at.0 + window_blocks / 2 > index.0);
         let Some(duty) = self.duties.by_hash.get_mut(&record.hash) else { return };
-        let all_good = duty.checks.as_ref().is_some_and(|checks| checks.iter().all(|check| check.problem.is_none()));
+        let all_good =
+            duty.checks.as_ref().is_some_and(|checks| checks.iter().all(|check| check.problem.is_none()));
         let said = duty.ready_said_ms.is_some_and(|at| at + RESAY_MS > now_ms);
         if fresh || said || !all_good || !self.guard.is_enabled() {
             return;
@@ -201,7 +205,8 @@ impl Replica {
         duty.ready_said_ms = Some(now_ms);
         let window = index.0 / window_blocks;
         let no_signature = Signature([0; 64]);
-        let mut notice = ReadyNotice { proposal: record.id, hash: record.hash, window, author, signature: no_signature };
+        let mut notice =
+            ReadyNotice { proposal: record.id, hash: record.hash, window, author, signature: no_signature };
         let scope = Scope::Number(record.proposal.new_epoch);
         if let Ok(signature) = self.sign_host(scope, &notice.statement()) {
             notice.signature = signature;
@@ -222,18 +227,28 @@ impl Replica {
     pub(super) fn relay(&mut self, system: SystemTransaction) {
         let wanted = match &system {
             SystemTransaction::Ready(notice) => {
-                let record = self.ledger.open.get(&notice.proposal).filter(|r| r.state == ProposalState::Approved);
+                let record =
+                    self.ledger.open.get(&notice.proposal).filter(|r| r.state == ProposalState::Approved);
                 record.is_some_and(|record| {
                     let member = record.proposal.new_committee.get(notice.author.as_usize());
                     let scope = Scope::Number(record.proposal.new_epoch);
                     member.is_some_and(|member| {
                         let statement = notice.statement();
-                        moult_crypto::verify_statement(&member.key, self.chain, scope, &statement, &notice.signature).is_ok()
+                        moult_crypto::verify_statement(
+                            &member.key,
+                            self.chain,
+                            scope,
+                            &statement,
+                            &notice.signature,
+                        )
+                        .is_ok()
                     })
                 })
             }
             // Members order their own.
-            SystemTransaction::Propose(_) | SystemTransaction::Withdraw(_) | SystemTransaction::Vote(_) => false,
+            SystemTransaction::Propose(_) | SystemTransaction::Withdraw(_) | SystemTransaction::Vote(_) => {
+                false
+            }
         };
         if wanted && self.epoch.me.is_some() && self.batching.queued() < RELAYED_MAX {
             self.submit_system(system);
@@ -280,7 +295,6 @@ impl Replica {
             self.submit_system(transaction);
         }
     }
-
 }
 
 fn shorten(mut reason: String) -> String {
@@ -335,4 +349,3 @@ fn sdk_proposal(record: &ProposalRecord) -> approval::Proposal {
         },
     }
 }
-

@@ -59,7 +59,8 @@ impl Replica {
         self.sync.former_peers = left.map(|member| (member.key, member.address.clone())).collect();
         let closed = self.ledger.close();
         let next_proposal = self.ledger.next_proposal;
-        self.ledger = Ledger::at_start(&next.start.manifest, next.start.base, next.start.time_ms, next_proposal);
+        self.ledger =
+            Ledger::at_start(&next.start.manifest, next.start.base, next.start.time_ms, next_proposal);
         let window = next.start.manifest.limits.window_blocks;
         self.finality = Finality::new(next.identity, window, CommitIndex(0), self.ledger.hash);
         self.epoch = next;

@@ -23,8 +23,8 @@ use std::sync::Arc;
 use moult_crypto::{Keyring, Signer};
 use moult_sdk::{AuthorityIndex, Digest, Slot};
 use moult_types::{
-    ChainId, Committee, EpochIdentity, GlobalIndex, HeldBatch, Manifest,
-    Message, ProposalId, PublicKey, Scope, Signature, Signed, Statement,
+    ChainId, Committee, EpochIdentity, GlobalIndex, HeldBatch, Manifest, Message, ProposalId, PublicKey,
+    Scope, Signature, Signed, Statement,
 };
 
 use crate::finality::{Finality, HeldBlock};
@@ -99,9 +99,16 @@ impl Replica {
     ///
     /// # Errors
     /// The manifest's committee or keys are invalid: text for the operator.
-    pub fn new(recovery: Recovery, settings: Settings, signer: Arc<dyn Signer>, now: Now) -> Result<(Self, Step), String> {
-        let former = recovery.former.as_ref().map(|manifest| keyring_of(recovery.chain, manifest)).transpose()?;
-        let epoch = Epoch::new(recovery.chain, recovery.epoch, signer.as_ref(), former.map(|(i, _, k)| (i, k)))?;
+    pub fn new(
+        recovery: Recovery,
+        settings: Settings,
+        signer: Arc<dyn Signer>,
+        now: Now,
+    ) -> Result<(Self, Step), String> {
+        let former =
+            recovery.former.as_ref().map(|manifest| keyring_of(recovery.chain, manifest)).transpose()?;
+        let epoch =
+            Epoch::new(recovery.chain, recovery.epoch, signer.as_ref(), former.map(|(i, _, k)| (i, k)))?;
         let ledger = recovery.ledger.unwrap_or_else(|| {
             Ledger::at_start(&epoch.start.manifest, epoch.start.base, epoch.start.time_ms, ProposalId(1))
         });
@@ -326,7 +333,8 @@ impl Replica {
     fn made(&self, batch: &HeldBatch, former: Option<&Manifest>) -> bool {
         let number = batch.batch().number;
         let present = &self.epoch.start.manifest;
-        let manifest = [Some(present), former].into_iter().flatten().find(|manifest| manifest.number == number);
+        let manifest =
+            [Some(present), former].into_iter().flatten().find(|manifest| manifest.number == number);
         let author = manifest.and_then(|manifest| manifest.members.get(batch.batch().author.as_usize()));
         author.is_some_and(|member| member.key == self.signer.public_key())
     }
@@ -338,7 +346,11 @@ impl Replica {
 
     fn keys_of(&self, indices: impl Iterator<Item = AuthorityIndex>) -> Vec<PublicKey> {
         let me = self.signer.public_key();
-        indices.filter_map(|i| self.epoch.committee.member(i)).map(|m| m.key).filter(|key| *key != me).collect()
+        indices
+            .filter_map(|i| self.epoch.committee.member(i))
+            .map(|m| m.key)
+            .filter(|key| *key != me)
+            .collect()
     }
 
     fn note_guard(&mut self, update: GuardUpdate) {
@@ -402,7 +414,8 @@ impl Epoch {
 fn keyring_of(chain: ChainId, manifest: &Manifest) -> Result<(EpochIdentity, Committee, Keyring), String> {
     let number = manifest.number;
     let committee = manifest.committee().map_err(|e| format!("the committee of epoch {number}: {e}"))?;
-    let keyring = Keyring::new(chain, &committee).map_err(|e| format!("the committee of epoch {number}: {e}"))?;
+    let keyring =
+        Keyring::new(chain, &committee).map_err(|e| format!("the committee of epoch {number}: {e}"))?;
     Ok((manifest.identity(), committee, keyring))
 }
 

@@ -6,10 +6,12 @@
 //! one, so that a peer's message that did it is found and dropped. A fault on anything
 //! else, or a third rebuild without progress, means it is beyond recovery in this epoch.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use moult_sdk::engine::{Action, Commit, Envelope, Event as EngineEvent, Outcome, Recipients, Recovered, Settings};
+use moult_sdk::engine::{
+    Action, Commit, Envelope, Event as EngineEvent, Outcome, Recipients, Recovered, Settings,
+};
 use moult_sdk::{AuthorityIndex, CommitIndex, Committee, Digest, Slot, Statement};
 use moult_types::{EpochIdentity, HeldBatch, Message, PublicKey, Signed, World};
 
@@ -49,6 +51,8 @@ pub(super) struct Ordering {
     pub(super) ordered: BTreeMap<CommitIndex, Commit>,
     /// The engine's last commit (or what it was told is there).
     pub(super) committed: CommitIndex,
+    /// Batches that the engine was told of again since the last housekeeping.
+    pub(super) told_again: BTreeSet<Digest>,
     /// Batches that are final and were asked for again: the engine may order them once more.
     pub(super) repeated: BTreeMap<Digest, Arc<HeldBatch>>,
     /// Batches that are ordered or asked for and not held, with the time of the last asking.
@@ -153,7 +157,8 @@ impl Replica {
         match payload {
             None => self.ordering.events.extend(statements.map(EngineEvent::Vote)),
             Some(payload) => {
-                let message = moult_sdk::engine::Message { sender, payload, statements: statements.collect() };
+                let message =
+                    moult_sdk::engine::Message { sender, payload, statements: statements.collect() };
                 self.ordering.events.push(EngineEvent::Message(message));
             }
         }
@@ -164,7 +169,8 @@ impl Replica {
             return;
         }
         let now_ms = self.now.mono_ms;
-        let due: Vec<_> = self.ordering.timers.iter().filter(|(_, at)| **at <= now_ms).map(|(id, _)| *id).collect();
+        let due: Vec<_> =
+            self.ordering.timers.iter().filter(|(_, at)| **at <= now_ms).map(|(id, _)| *id).collect();
         for id in due {
             self.ordering.timers.remove(&id);
             self.ordering.events.push(EngineEvent::Timer(id));
@@ -183,8 +189,11 @@ impl Replica {
             return false;
         }
         // Only what may have to be fed again is kept: a peer's messages.
-        let suspects: Vec<_> =
-            events.iter().filter(|e| matches!(e, EngineEvent::Message(_) | EngineEvent::Vote(_))).cloned().collect();
+        let suspects: Vec<_> = events
+            .iter()
+            .filter(|e| matches!(e, EngineEvent::Message(_) | EngineEvent::Vote(_)))
+            .cloned()
+            .collect();
         let single = events.len() == 1;
         match engine.step(self.now.mono_ms - ordering.started_ms, events) {
             Ok(outcome) => self.carry_out(outcome),
@@ -265,6 +274,7 @@ impl Replica {
                     Some(holder) => Target::Keys(self.keys_of(std::iter::once(holder))),
                     None => self.members(),
                 };
+                self.tell_again(&batches);
                 self.fetch(batches, from);
             }
             Action::Truncate(id) => {
@@ -273,7 +283,10 @@ impl Replica {
             }
             Action::ReleaseSlots(mark) => self.release_slots(mark),
             Action::Accuse(proof) => {
-                self.event(Event::EngineMisbehaved(format!("an accusation of {} bytes (not judged in this release)", proof.len())));
+                self.event(Event::EngineMisbehaved(format!(
+                    "an accusation of {} bytes (not judged in this release)",
+                    proof.len()
+                )));
             }
             Action::Measure { gauge, value } => {
                 if let Some(name) = self.ordering.gauges.get(gauge as usize).cloned() {
@@ -282,6 +295,24 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    /// An engine that asks for what is held here has let go of it; it is told again, though
+    /// not in a circle.
+    fn tell_again(&mut self, batches: &[Digest]) {
+        for digest in batches {
+            if let Some(batch) = self.payload(digest).cloned()
+                && self.ordering.told_again.insert(*digest)
+            {
+                eprintln!(
+                    "DBG {} {:?} told again {digest:?} done {}",
+                    self.now.mono_ms,
+                    self.epoch.me,
+                    self.done.contains(digest)
+                );
+                self.tell_engine(&batch);
+            }
+        }
     }
 
     fn send_envelope(&mut self, envelope: Envelope) -> Result<(), String> {
@@ -300,7 +331,9 @@ impl Replica {
         for statement in envelope.attach {
             match self.ordering.signatures.get(&statement) {
                 Some(signature) => statements.push(Signed { statement, signature }),
-                None => self.event(Event::EngineMisbehaved(format!("it attached a statement that was never seen: {statement:?}"))),
+                None => self.event(Event::EngineMisbehaved(format!(
+                    "it attached a statement that was never seen: {statement:?}"
+                ))),
             }
         }
         let to = self.target(envelope.to)?;
@@ -340,7 +373,11 @@ impl Replica {
     fn target(&self, recipients: Recipients) -> Result<Target, String> {
         let size = self.epoch.committee.members().len();
         let checked = |index: AuthorityIndex| {
-            if index.as_usize() < size { Ok(index) } else { Err(format!("a message to authority {} of {size}", index.0)) }
+            if index.as_usize() < size {
+                Ok(index)
+            } else {
+                Err(format!("a message to authority {} of {size}", index.0))
+            }
         };
         Ok(match recipients {
             Recipients::All => self.members(),
@@ -357,7 +394,11 @@ impl Replica {
         let index = commit.index;
         let limit = self.epoch.start.manifest.limits.batches_in_block_max as usize;
         if commit.batches.len() > limit {
-            return Err(format!("commit {} of {} batches, the limit is {limit}", index.0, commit.batches.len()));
+            return Err(format!(
+                "commit {} of {} batches, the limit is {limit}",
+                index.0,
+                commit.batches.len()
+            ));
         }
         if index <= self.finality.last_final() {
             return Ok(());

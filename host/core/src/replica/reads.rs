@@ -97,7 +97,11 @@ impl Replica {
             return;
         }
         // One that has not reached this epoch has signed nothing in it.
-        let index = if epoch < number { CommitIndex(0) } else { prepared.min(CommitIndex(last_final.0.saturating_add(window))) };
+        let index = if epoch < number {
+            CommitIndex(0)
+        } else {
+            prepared.min(CommitIndex(last_final.0.saturating_add(window)))
+        };
         round.answers.insert(author, index);
         self.finish_round();
         self.serve_reads();
@@ -117,7 +121,12 @@ impl Replica {
         let Some(round) = self.reads.round.take() else { return };
         let named = heard.iter().filter_map(|a| Some((*round.answers.get(a)?, *a))).max();
         if let Some((index, named_by)) = named {
-            self.reads.resolved.push(Resolved { ids: round.ids, index, named_by, since_ms: self.now.mono_ms });
+            self.reads.resolved.push(Resolved {
+                ids: round.ids,
+                index,
+                named_by,
+                since_ms: self.now.mono_ms,
+            });
         }
     }
 
@@ -162,13 +171,16 @@ impl Replica {
     pub(super) fn restart_reads(&mut self) {
         let reads = &mut self.reads;
         reads.waiting.extend(reads.round.take().into_iter().flat_map(|round| round.ids));
-        reads.waiting.extend(std::mem::take(&mut reads.resolved).into_iter().flat_map(|resolved| resolved.ids));
+        reads
+            .waiting
+            .extend(std::mem::take(&mut reads.resolved).into_iter().flat_map(|resolved| resolved.ids));
         reads.distrusted.clear();
     }
 
     fn highest_prepared(&self) -> CommitIndex {
         let (prepared, _) = self.guard.state().prepared;
-        let signed = if self.guard.state().identity == self.epoch.identity { prepared } else { CommitIndex(0) };
+        let signed =
+            if self.guard.state().identity == self.epoch.identity { prepared } else { CommitIndex(0) };
         signed.max(self.finality.last_final())
     }
 }

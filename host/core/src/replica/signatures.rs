@@ -32,7 +32,8 @@ impl Signatures {
     }
 
     pub(super) fn get(&self, statement: &Statement) -> Option<Signature> {
-        let live = self.live.get(&statement.author).and_then(|of| of.get(&(statement.slot, statement.digest)));
+        let live =
+            self.live.get(&statement.author).and_then(|of| of.get(&(statement.slot, statement.digest)));
         let pinned = || self.pinned.get(statement).map(|(signature, _)| signature);
         live.or_else(pinned).or_else(|| self.released.get(statement)).copied()
     }

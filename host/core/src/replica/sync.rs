@@ -67,8 +67,12 @@ impl Sync {
 impl Replica {
     pub(super) fn on_early(&mut self, from: PublicKey, message: Message) {
         let present = match &message {
-            Message::Engine { identity, .. } | Message::Prepare { identity, .. } => *identity == self.epoch.identity,
-            Message::Batches(batches) => batches.iter().all(|b| b.batch.number <= self.epoch.start.manifest.number),
+            Message::Engine { identity, .. } | Message::Prepare { identity, .. } => {
+                *identity == self.epoch.identity
+            }
+            Message::Batches(batches) => {
+                batches.iter().all(|b| b.batch.number <= self.epoch.start.manifest.number)
+            }
             _ => false,
         };
         if present {
@@ -105,7 +109,8 @@ impl Replica {
             self.sync.status_due = true;
         }
         // The end of an epoch is told at once: those who only follow wait for it.
-        let urgent = self.sync.told.is_some_and(|(epoch, _)| epoch != at.0) || (self.closing() && self.sync.told != Some(at));
+        let urgent = self.sync.told.is_some_and(|(epoch, _)| epoch != at.0)
+            || (self.closing() && self.sync.told != Some(at));
         let every_ms = if self.sync.status_due { STATUS_CHANGED_MS } else { STATUS_IDLE_MS };
         if !urgent && self.sync.last_status_ms + every_ms > self.now.mono_ms && self.sync.told.is_some() {
             return;
@@ -124,7 +129,8 @@ impl Replica {
     }
 
     pub(super) fn on_status(&mut self, from: PublicKey, status: Status) {
-        let same_block = status.last_final == self.ledger.global && status.epoch == self.epoch.start.manifest.number;
+        let same_block =
+            status.last_final == self.ledger.global && status.epoch == self.epoch.start.manifest.number;
         let forked = same_block && status.hash != self.ledger.hash;
         let other_root = self.sync.roots.get(&status.executed).is_some_and(|root| *root != status.state_root);
         if forked || other_root && status.state_root != Digest::ZERO {
@@ -140,7 +146,8 @@ impl Replica {
     pub(super) fn housekeep_sync(&mut self) {
         self.ask_blocks();
         let at = self.ledger.global;
-        let same = |status: &&Status| status.last_final.0 + self.epoch.start.manifest.limits.window_blocks >= at.0;
+        let same =
+            |status: &&Status| status.last_final.0 + self.epoch.start.manifest.limits.window_blocks >= at.0;
         let (mut stake, mut nodes) = (0, 0);
         for member in self.epoch.committee.members() {
             let there = self.sync.peers.get(&member.key).and_then(Option::as_ref).filter(same).is_some();
@@ -149,7 +156,8 @@ impl Replica {
                 nodes += 1;
             }
         }
-        let highest = self.sync.peers.values().flatten().map(|status| status.last_final).fold(at, GlobalIndex::max);
+        let highest =
+            self.sync.peers.values().flatten().map(|status| status.last_final).fold(at, GlobalIndex::max);
         let nodes_total = self.epoch.committee.members().len() as u32;
         let stake_total = self.epoch.committee.total();
         self.event(Event::Sync { stake, stake_total, nodes, nodes_total, highest });
@@ -166,7 +174,8 @@ impl Replica {
         let window = self.epoch.start.manifest.limits.window_blocks;
         let patient = !follows && self.sync.last_progress_ms + BEHIND_MS > now_ms;
         let unanswered = self.sync.asked.take().map(|(peer, ..)| peer);
-        let ahead = |status: &Status| status.last_final > at && (!patient || status.last_final.0 > at.0 + window);
+        let ahead =
+            |status: &Status| status.last_final > at && (!patient || status.last_final.0 > at.0 + window);
         let mut candidates: Vec<_> = self
             .sync
             .peers
@@ -217,8 +226,14 @@ impl Replica {
             return Ok(Vec::new());
         }
         let window = self.epoch.start.manifest.limits.window_blocks;
-        check_certificate(certificate, self.epoch.identity, &self.epoch.committee, &self.epoch.keyring, window)
-            .map_err(|e| format!("the certificate does not hold: {e}"))?;
+        check_certificate(
+            certificate,
+            self.epoch.identity,
+            &self.epoch.committee,
+            &self.epoch.keyring,
+            window,
+        )
+        .map_err(|e| format!("the certificate does not hold: {e}"))?;
         let mut payloads: BTreeMap<Digest, Arc<HeldBatch>> = BTreeMap::new();
         for signed in blocks.batches {
             let batch = self.check_batch(signed)?;
@@ -231,8 +246,14 @@ impl Replica {
                 continue;
             }
             self.check_link(&record, index, hash)?;
-            let batches = record.block.batches.iter().map(|digest| payloads.get(digest).cloned()).collect::<Option<_>>();
-            let batches = batches.ok_or_else(|| format!("block {} comes without its batches", record.block.index.0))?;
+            let batches = record
+                .block
+                .batches
+                .iter()
+                .map(|digest| payloads.get(digest).cloned())
+                .collect::<Option<_>>();
+            let batches =
+                batches.ok_or_else(|| format!("block {} comes without its batches", record.block.index.0))?;
             (index, hash) = (record.block.index, record.hash);
             held.push(HeldBlock { record: Arc::new(record), batches, ordered_at_ms: None });
         }
@@ -267,7 +288,10 @@ impl Replica {
         }
         // The root at the barrier is this node's own: it cannot follow another one.
         if record.block.state_root != self.bound_root(record.block.index) {
-            return Err(format!("block {} binds another state root than this node computed", record.block.index.0));
+            return Err(format!(
+                "block {} binds another state root than this node computed",
+                record.block.index.0
+            ));
         }
         Ok(())
     }
@@ -276,7 +300,9 @@ impl Replica {
     fn follow(&mut self, certified: Vec<HeldBlock>) {
         let fork = certified
             .iter()
-            .find(|held| self.finality.hash_at(held.record.block.index).is_some_and(|own| own != held.record.hash))
+            .find(|held| {
+                self.finality.hash_at(held.record.block.index).is_some_and(|own| own != held.record.hash)
+            })
             .map(|held| held.record.block.index);
         if let Some(index) = fork {
             // K6: the certificate wins; this node prepares no more in this epoch.

@@ -79,10 +79,13 @@ impl Machine {
         let held: Vec<_> = batches
             .iter()
             .zip(0..)
-            .map(|(list, i)| batch(&manifest, 0, 100 * self.global + i, 5, list.iter().map(transaction).collect()))
+            .map(|(list, i)| {
+                batch(&manifest, 0, 100 * self.global + i, 5, list.iter().map(transaction).collect())
+            })
             .collect();
         let digests = held.iter().map(|held| held.digest).collect();
-        let block = Block { index: CommitIndex(self.global + 1), time_ms: 5, batches: digests, state_root: None };
+        let block =
+            Block { index: CommitIndex(self.global + 1), time_ms: 5, batches: digests, state_root: None };
         let record = record(&manifest, Digest::ZERO, block);
         execute_block(&Echo, b"", &self.limits, &self.base(), &self.accumulator, &record, &held)
     }
@@ -123,12 +126,18 @@ fn a_retry_runs_once_in_a_block_in_another_and_in_another_batch() {
     let mut machine = Machine::new(limits());
     let first = machine.block(&[&[(1, "a"), (1, "a")], &[(1, "a"), (2, "b")]]);
     let at = |g| GlobalIndex(g);
-    assert_eq!(first, [(1, at(1), done("a")), (1, at(1), done("a")), (1, at(1), done("a")), (2, at(1), done("b"))]);
+    assert_eq!(
+        first,
+        [(1, at(1), done("a")), (1, at(1), done("a")), (1, at(1), done("a")), (2, at(1), done("b"))]
+    );
     // The first content under a number counts, also against another one.
     let second = machine.block(&[&[(2, "other"), (3, "c")]]);
     assert_eq!(second, [(2, at(1), done("b")), (3, at(2), done("c"))]);
     assert_eq!((machine.value("b"), machine.value("other"), machine.value("c")), (Some(1), None, Some(2)));
-    let id = TransactionId { client: ClientId { ingress: AuthorityId([1; 32]), name: b"client".to_vec() }, seq: 3 };
+    let id = TransactionId {
+        client: ClientId { ingress: AuthorityId([1; 32]), name: b"client".to_vec() },
+        seq: 3,
+    };
     assert_eq!(receipt(&machine.base(), &id).map(|receipt| receipt.global), Some(at(2)));
 }
 
@@ -185,7 +194,9 @@ fn an_upgrade_writes_all_or_nothing() {
     let mut machine = Machine::new(limits());
     let refused = upgrade(&Echo, b"no", &machine.base(), &machine.accumulator, None).expect("no fault");
     assert_eq!(refused.err().as_deref(), Some("not from here"));
-    let done = upgrade(&Echo, b"yes", &machine.base(), &machine.accumulator, None).expect("no fault").expect("taken");
+    let done = upgrade(&Echo, b"yes", &machine.base(), &machine.accumulator, None)
+        .expect("no fault")
+        .expect("taken");
     machine.write(&done);
     assert_eq!(machine.state.values().next().map(Vec::as_slice), Some(b"yes".as_slice()));
 }

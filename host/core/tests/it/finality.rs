@@ -17,7 +17,12 @@ fn chain(manifest: &Manifest, n: u64) -> (Finality, Vec<Arc<BlockRecord>>) {
     let mut finality = Finality::new(identity, WINDOW, CommitIndex(0), identity.digest());
     let (mut parent, mut records) = (identity.digest(), Vec::new());
     for i in 1..=n {
-        let block = Block { index: CommitIndex(i), time_ms: i, batches: vec![Digest([i as u8; 32])], state_root: None };
+        let block = Block {
+            index: CommitIndex(i),
+            time_ms: i,
+            batches: vec![Digest([i as u8; 32])],
+            state_root: None,
+        };
         let made = Arc::new(record(manifest, parent, block));
         parent = made.hash;
         finality.push(HeldBlock { record: made.clone(), batches: Vec::new(), ordered_at_ms: None });
@@ -112,8 +117,14 @@ fn forged_certificates_are_refused() {
     assert_eq!(forge(&|c| c.votes.truncate(2)), CertificateError::Quorum { have: 4, need: 5 });
     assert_eq!(forge(&|c| c.votes.push(c.votes[2])), CertificateError::Authors);
     assert_eq!(forge(&|c| c.votes.swap(0, 1)), CertificateError::Authors);
-    assert_eq!(forge(&|c| c.votes[2].author = AuthorityIndex(3)), CertificateError::Signature(AuthorityIndex(3)));
-    assert_eq!(forge(&|c| c.votes[2].author = AuthorityIndex(9)), CertificateError::Signature(AuthorityIndex(9)));
+    assert_eq!(
+        forge(&|c| c.votes[2].author = AuthorityIndex(3)),
+        CertificateError::Signature(AuthorityIndex(3))
+    );
+    assert_eq!(
+        forge(&|c| c.votes[2].author = AuthorityIndex(9)),
+        CertificateError::Signature(AuthorityIndex(9))
+    );
     assert_eq!(forge(&|c| c.hash.0[0] ^= 1), CertificateError::Signature(AuthorityIndex(0)));
     assert_eq!(forge(&|c| c.index = CommitIndex(3)), CertificateError::Index);
     assert_eq!(forge(&|c| c.index = CommitIndex(1)), CertificateError::Signature(AuthorityIndex(0)));

@@ -31,7 +31,10 @@ fn a_quorum_of_distinct_voters_approves_and_nothing_else_adds() {
     assert_eq!(chain.ledger.open[&proposal.id].votes.len(), 2);
     // A vote cannot be changed.
     chain.block(vec![vote(&proposal, 1, refuse("no"))]);
-    assert_eq!(chain.ledger.open[&proposal.id].votes[&moult_types::AuthorityIndex(1)].decision, Decision::Approve);
+    assert_eq!(
+        chain.ledger.open[&proposal.id].votes[&moult_types::AuthorityIndex(1)].decision,
+        Decision::Approve
+    );
     chain.block(vec![approve(&proposal, 2)]);
     assert_eq!(chain.state_of(proposal.id), Some(ProposalState::Approved));
     // After the decision votes do not count any more.
@@ -150,7 +153,11 @@ fn the_barrier_lies_a_fixed_distance_ahead_and_ends_the_epoch() {
     // Neither more votes nor more readiness move it, and no rival comes in between.
     for _ in 0..4 {
         let rival = chain.proposal(3, |_| {});
-        chain.block(vec![ready(&proposal, 3, 3, 0), approve(&proposal, 3), SystemTransaction::Propose(Box::new(rival))]);
+        chain.block(vec![
+            ready(&proposal, 3, 3, 0),
+            approve(&proposal, 3),
+            SystemTransaction::Propose(Box::new(rival)),
+        ]);
         assert!(!chain.ledger.is_at_barrier() && chain.ledger.next_manifest(&chain.manifest).is_none());
     }
     chain.idle(1);
@@ -159,7 +166,10 @@ fn the_barrier_lies_a_fixed_distance_ahead_and_ends_the_epoch() {
     let next = chain.ledger.next_manifest(&chain.manifest).expect("at the barrier");
     assert_eq!((next.number.0, next.members[0].stake), (1, 2));
     let follows = next.follows.expect("bound");
-    assert_eq!((follows.identity, follows.index, follows.hash), (chain.manifest.identity(), chain.ledger.index, chain.ledger.hash));
+    assert_eq!(
+        (follows.identity, follows.index, follows.hash),
+        (chain.manifest.identity(), chain.ledger.index, chain.ledger.hash)
+    );
     let closed = chain.ledger.close();
     assert_eq!(closed.iter().map(|record| record.state).collect::<Vec<_>>(), [ProposalState::Active]);
 }
@@ -184,8 +194,9 @@ fn what_cannot_become_an_epoch_is_refused() {
         chain.ledger.check_proposal(chain.present(), &chain.proposal(0, change))
     };
     assert_eq!(check(|_| {}), Ok(()));
+    type Change = fn(&mut moult_types::EpochChangeProposal);
     type Wanted = fn(&ProposalError) -> bool;
-    let cases: [(fn(&mut moult_types::EpochChangeProposal), Wanted); 9] = [
+    let cases: [(Change, Wanted); 9] = [
         (|p| p.new_epoch.0 = 2, |e| matches!(e, ProposalError::WrongEpoch { .. })),
         (|p| p.deadline = CommitIndex(0), |e| matches!(e, ProposalError::Deadline { .. })),
         (|p| p.deadline = CommitIndex(u64::MAX), |e| matches!(e, ProposalError::Deadline { .. })),

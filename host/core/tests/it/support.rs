@@ -17,11 +17,22 @@ pub(crate) fn keys(n: u8) -> KeyPair {
 pub(crate) fn member(n: u8, stake: u64) -> Member {
     let keys = keys(n);
     let id = AuthorityId::of(&keys.public_key());
-    Member { id, key: keys.public_key(), possession: possession(&keys, id), stake, address: format!("n{n}:1") }
+    Member {
+        id,
+        key: keys.public_key(),
+        possession: possession(&keys, id),
+        stake,
+        address: format!("n{n}:1"),
+    }
 }
 
 pub(crate) fn limits() -> EpochLimits {
-    EpochLimits { window_blocks: 4, barrier_distance_blocks: 5, readiness_window_blocks: 10, ..EpochLimits::default() }
+    EpochLimits {
+        window_blocks: 4,
+        barrier_distance_blocks: 5,
+        readiness_window_blocks: 10,
+        ..EpochLimits::default()
+    }
 }
 
 pub(crate) fn manifest(stakes: &[u64]) -> Manifest {
@@ -68,7 +79,8 @@ impl Chain {
         self.seq += 1;
         let transactions = systems.into_iter().map(Transaction::System).collect();
         let held = batch(&self.manifest, 0, self.seq, time_ms, transactions);
-        let block = Block { index: self.ledger.index.next(), time_ms, batches: vec![held.digest], state_root: None };
+        let block =
+            Block { index: self.ledger.index.next(), time_ms, batches: vec![held.digest], state_root: None };
         let record = record(&self.manifest, self.ledger.hash, block);
         let present = Present { chain: CHAIN, manifest: &self.manifest, committee: &self.committee };
         self.changed = self.ledger.apply(present, &record, &[held.as_ref()]);
@@ -83,7 +95,11 @@ impl Chain {
     }
 
     /// A proposal of an authority, changed as wanted, signed.
-    pub(crate) fn proposal(&self, author: u8, change: impl FnOnce(&mut EpochChangeProposal)) -> SignedProposal {
+    pub(crate) fn proposal(
+        &self,
+        author: u8,
+        change: impl FnOnce(&mut EpochChangeProposal),
+    ) -> SignedProposal {
         let mut proposal = EpochChangeProposal {
             new_epoch: EpochNumber(1),
             new_committee: self.manifest.members.clone(),
@@ -104,7 +120,11 @@ impl Chain {
     }
 
     /// Puts a proposal forward and answers with its record.
-    pub(crate) fn propose(&mut self, author: u8, change: impl FnOnce(&mut EpochChangeProposal)) -> ProposalRecord {
+    pub(crate) fn propose(
+        &mut self,
+        author: u8,
+        change: impl FnOnce(&mut EpochChangeProposal),
+    ) -> ProposalRecord {
         let signed = self.proposal(author, change);
         let hash = signed.proposal.hash();
         self.block(vec![SystemTransaction::Propose(Box::new(signed))]);
@@ -130,15 +150,18 @@ pub(crate) fn approve(record: &ProposalRecord, voter: u8) -> SystemTransaction {
 
 pub(crate) fn ready(record: &ProposalRecord, place: u8, key: u8, window: u64) -> SystemTransaction {
     let (author, no_signature) = (AuthorityIndex(place.into()), Signature([0; 64]));
-    let mut notice = ReadyNotice { proposal: record.id, hash: record.hash, window, author, signature: no_signature };
+    let mut notice =
+        ReadyNotice { proposal: record.id, hash: record.hash, window, author, signature: no_signature };
     notice.signature = keys(key).sign_statement(CHAIN, Scope::Number(EpochNumber(1)), &notice.statement());
     SystemTransaction::Ready(notice)
 }
 
 pub(crate) fn withdraw(record: &ProposalRecord, author: u8) -> SystemTransaction {
     let (index, no_signature) = (AuthorityIndex(author.into()), Signature([0; 64]));
-    let mut withdrawal = Withdrawal { proposal: record.id, hash: record.hash, author: index, signature: no_signature };
-    withdrawal.signature = keys(author).sign_statement(CHAIN, Scope::Number(EpochNumber(0)), &withdrawal.statement());
+    let mut withdrawal =
+        Withdrawal { proposal: record.id, hash: record.hash, author: index, signature: no_signature };
+    withdrawal.signature =
+        keys(author).sign_statement(CHAIN, Scope::Number(EpochNumber(0)), &withdrawal.statement());
     SystemTransaction::Withdraw(withdrawal)
 }
 

@@ -68,3 +68,19 @@ async fn wrong_method() -> ApiError {
         "this call has another method; docs/API.md lists them",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_has_every_call() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/API.md");
+        let manual = std::fs::read_to_string(path).expect("the manual");
+        for route in ROUTES {
+            let named = route.replace("{*", "{").replace("{index}", "{global_exec_index}");
+            let is_there = [" ", "`", "?"].iter().any(|end| manual.contains(&format!(" {named}{end}")));
+            assert!(is_there, "{named} is not in docs/API.md");
+        }
+    }
+}

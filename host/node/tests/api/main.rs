@@ -4,9 +4,11 @@
 //! that the node starts.
 #![allow(clippy::disallowed_methods, reason = "a test of the shell, which has clocks")]
 
+mod admin;
 mod calls;
 mod client;
 mod closed;
+mod rough;
 mod setup;
 
 use std::process::ExitCode;

@@ -38,11 +38,21 @@ impl Barriers {
         self.reach(node, record.identity, record.block.index.0)
     }
 
-    pub(crate) fn prepare(&mut self, node: usize, identity: EpochIdentity, index: u64) -> Result<(), Violation> {
+    pub(crate) fn prepare(
+        &mut self,
+        node: usize,
+        identity: EpochIdentity,
+        index: u64,
+    ) -> Result<(), Violation> {
         self.reach(node, identity, index)
     }
 
-    pub(crate) fn ledger(&mut self, node: usize, identity: EpochIdentity, ledger: &Ledger) -> Result<(), Violation> {
+    pub(crate) fn ledger(
+        &mut self,
+        node: usize,
+        identity: EpochIdentity,
+        ledger: &Ledger,
+    ) -> Result<(), Violation> {
         let Some((_, barrier)) = ledger.schedule() else { return Ok(()) };
         let set = *self.set.entry(identity).or_insert(barrier.0);
         if set != barrier.0 {

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 
 use moult_crypto::verify_statement;
 use moult_types::block::{link, prepare_statement};
-use moult_types::{AuthorityIndex, Certificate, ChainId, Digest, EpochIdentity, FaultModel, Manifest, Scope, Signature, Signed};
+use moult_types::{
+    AuthorityIndex, Certificate, ChainId, Digest, EpochIdentity, FaultModel, Manifest, Scope, Signature,
+    Signed,
+};
 
 use crate::report::Violation;
 
@@ -32,7 +35,8 @@ impl Certificates {
         certificate: &Certificate,
         manifest: Option<&Manifest>,
     ) -> Result<(), Violation> {
-        let wrong = |what: &str| Violation::new("certificates", format!("node {node}: {what}: {certificate:?}"));
+        let wrong =
+            |what: &str| Violation::new("certificates", format!("node {node}: {what}: {certificate:?}"));
         let manifest = manifest.ok_or_else(|| wrong("its epoch has not begun"))?;
         let mut hashes = vec![certificate.hash];
         for body in &certificate.bodies {
@@ -44,8 +48,11 @@ impl Certificates {
         let mut authors = BTreeSet::new();
         for vote in &certificate.votes {
             let above = (vote.index.0 as usize).checked_sub(certificate.index.0 as usize);
-            let hash = above.and_then(|above| hashes.get(above)).ok_or_else(|| wrong("a vote outside its bodies"))?;
-            let member = manifest.members.get(vote.author.as_usize()).ok_or_else(|| wrong("a foreign vote"))?;
+            let hash = above
+                .and_then(|above| hashes.get(above))
+                .ok_or_else(|| wrong("a vote outside its bodies"))?;
+            let member =
+                manifest.members.get(vote.author.as_usize()).ok_or_else(|| wrong("a foreign vote"))?;
             let key = (certificate.identity, vote.author, vote.index.0, *hash, vote.signature);
             if !self.known.contains(&key) {
                 let statement = prepare_statement(vote.author, vote.index, *hash);
@@ -65,7 +72,11 @@ impl Certificates {
 }
 
 /// Whether these authorities hold more than two thirds (or half) of the stake.
-pub(crate) fn is_enough(stakes: impl Iterator<Item = u64>, authors: &BTreeSet<usize>, model: FaultModel) -> bool {
+pub(crate) fn is_enough(
+    stakes: impl Iterator<Item = u64>,
+    authors: &BTreeSet<usize>,
+    model: FaultModel,
+) -> bool {
     let (mut total, mut have) = (0_u128, 0_u128);
     for (place, stake) in stakes.enumerate() {
         total += u128::from(stake);

@@ -47,14 +47,18 @@ impl Chain {
         let global = record.global;
         let next = self.next.entry(node).or_insert(GlobalIndex(1));
         if *next != global {
-            return Err(Violation::new("density", format!("node {node} executes block {global}, expected {next}")));
+            return Err(Violation::new(
+                "density",
+                format!("node {node} executes block {global}, expected {next}"),
+            ));
         }
         *next = global.next();
         match self.blocks.get(global.0 as usize - 1) {
             Some(known) if known == record => Ok(()),
-            Some(known) => {
-                Err(Violation::new("agreement", format!("node {node}, block {global}: {record:?}, others: {known:?}")))
-            }
+            Some(known) => Err(Violation::new(
+                "agreement",
+                format!("node {node}, block {global}: {record:?}, others: {known:?}"),
+            )),
             None => {
                 self.extend(node, record, epochs)?;
                 self.blocks.push(record.clone());
@@ -69,7 +73,9 @@ impl Chain {
         record: &BlockRecord,
         epochs: &BTreeMap<EpochNumber, Manifest>,
     ) -> Result<(), Violation> {
-        let wrong = |what: &str| Violation::new("chain", format!("node {node}, block {}: {what}: {record:?}", record.global));
+        let wrong = |what: &str| {
+            Violation::new("chain", format!("node {node}, block {}: {what}: {record:?}", record.global))
+        };
         let manifest = epochs.get(&record.epoch).ok_or_else(|| wrong("its epoch has not begun"))?;
         if manifest.identity() != record.identity || record.hash != link(record.parent, record.block.body()) {
             return Err(wrong("identity or hash"));
@@ -100,7 +106,8 @@ impl Chain {
         let number = start.manifest.number;
         let mut start = start.clone();
         start.switched_at_ms = 0;
-        let wrong = |what: &str| Violation::new("one successor", format!("node {node}, epoch {number}: {what}"));
+        let wrong =
+            |what: &str| Violation::new("one successor", format!("node {node}, epoch {number}: {what}"));
         if let Some(known) = self.starts.get(&number) {
             return if *known == start { Ok(()) } else { Err(wrong("others began another one")) };
         }

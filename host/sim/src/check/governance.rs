@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use moult_core::governance::{Ledger, ProposalState};
 use moult_types::governance::Decision;
-use moult_types::{BlockRecord, EpochIdentity, HeldBatch, Manifest, ProposalId, SystemTransaction, Transaction};
+use moult_types::{
+    BlockRecord, EpochIdentity, HeldBatch, Manifest, ProposalId, SystemTransaction, Transaction,
+};
 
 use super::certificates::is_enough;
 use crate::report::Violation;
@@ -50,14 +52,20 @@ impl Governance {
     }
 
     /// What a node made of it.
-    pub(crate) fn ledger(&mut self, node: usize, identity: EpochIdentity, ledger: &Ledger) -> Result<(), Violation> {
+    pub(crate) fn ledger(
+        &mut self,
+        node: usize,
+        identity: EpochIdentity,
+        ledger: &Ledger,
+    ) -> Result<(), Violation> {
         for record in ledger.open.values() {
             let scheduled = matches!(record.state, ProposalState::Scheduled { .. });
             let key = (identity, record.id);
             if record.state == ProposalState::Proposed || !self.settled.insert((key, scheduled)) {
                 continue;
             }
-            let wrong = |what: &str| Violation::new("quorum of votes", format!("node {node}: {what}: {record:?}"));
+            let wrong =
+                |what: &str| Violation::new("quorum of votes", format!("node {node}: {what}: {record:?}"));
             let Some(manifest) = self.manifests.get(&identity) else { return Err(wrong("no such epoch")) };
             let votes = self.votes.get(&key).into_iter().flatten();
             let voters = votes.filter(|(_, approves)| **approves).map(|(voter, _)| *voter).collect();

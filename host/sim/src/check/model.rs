@@ -86,7 +86,10 @@ impl Model {
     pub(crate) fn finish(&self, clients: &Clients) -> Result<(), Violation> {
         for (id, global) in &clients.acks {
             if self.receipts.get(id).map(|receipt| receipt.global) != Some(*global) {
-                return Err(Violation::new("durability", format!("{id} was acknowledged at {global} and is lost")));
+                return Err(Violation::new(
+                    "durability",
+                    format!("{id} was acknowledged at {global} and is lost"),
+                ));
             }
         }
         for (id, payload) in &self.payloads {
@@ -108,7 +111,9 @@ impl Model {
             return Ok(());
         }
         let prefix = [APPLICATION_PREFIX, keys::USER];
-        let held = state.iter().filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?.to_vec(), value.clone())));
+        let held = state
+            .iter()
+            .filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?.to_vec(), value.clone())));
         let held: BTreeMap<_, _> = held.collect();
         if held != self.state {
             return Err(Violation::new("state", format!("node {node} holds other values than the model")));

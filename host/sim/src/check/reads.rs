@@ -36,7 +36,10 @@ impl Reads {
     pub(crate) fn placed(&mut self, node: usize, id: u64, global: GlobalIndex) -> Result<(), Violation> {
         let Some(read) = self.open.get_mut(&id) else { return Ok(()) };
         if global < read.floor {
-            let what = format!("node {node} places read {id} at {global}, {} was visible before it began", read.floor);
+            let what = format!(
+                "node {node} places read {id} at {global}, {} was visible before it began",
+                read.floor
+            );
             return Err(Violation::new("linearizable reads", what));
         }
         read.placed = Some(global);

@@ -15,7 +15,10 @@ pub(crate) fn check(node: usize, recovery: &Recovery) -> Result<(), Violation> {
         return Err(Violation::new("guard behind the store", what));
     }
     if recovery.guard.epoch > recovery.epoch.manifest.number.0 {
-        let what = format!("node {node}: guard in epoch {}, store in {}", recovery.guard.epoch, recovery.epoch.manifest.number);
+        let what = format!(
+            "node {node}: guard in epoch {}, store in {}",
+            recovery.guard.epoch, recovery.epoch.manifest.number
+        );
         return Err(Violation::new("guard behind the store", what));
     }
     Ok(())

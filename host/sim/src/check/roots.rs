@@ -10,10 +10,18 @@ use crate::report::Violation;
 pub(crate) struct Roots(BTreeMap<GlobalIndex, Digest>);
 
 impl Roots {
-    pub(crate) fn executed(&mut self, node: usize, global: GlobalIndex, root: Digest) -> Result<(), Violation> {
+    pub(crate) fn executed(
+        &mut self,
+        node: usize,
+        global: GlobalIndex,
+        root: Digest,
+    ) -> Result<(), Violation> {
         let known = *self.0.entry(global).or_insert(root);
         if known != root {
-            return Err(Violation::new("state root", format!("node {node}, block {global}: {root:?}, others {known:?}")));
+            return Err(Violation::new(
+                "state root",
+                format!("node {node}, block {global}: {root:?}, others {known:?}"),
+            ));
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use moult_types::{
-    Digest, EpochIdentity, EpochNumber, Manifest, Message, PublicKey, Scope, Statement, SystemTransaction, Transaction,
+    Digest, EpochIdentity, EpochNumber, Manifest, Message, PublicKey, Scope, Statement, SystemTransaction,
+    Transaction,
 };
 
 use crate::node::Node;
@@ -28,9 +29,9 @@ impl Signatures {
         epochs: &BTreeMap<EpochNumber, Manifest>,
     ) -> Result<(), Violation> {
         match message {
-            Message::Engine { identity, statements, .. } => {
-                statements.iter().try_for_each(|signed| self.of_epoch(node, *identity, &signed.statement, epochs))
-            }
+            Message::Engine { identity, statements, .. } => statements
+                .iter()
+                .try_for_each(|signed| self.of_epoch(node, *identity, &signed.statement, epochs)),
             Message::Prepare { identity, vote } => self.of_epoch(node, *identity, &vote.statement, epochs),
             Message::Batches(batches) => {
                 for signed in batches {
@@ -86,7 +87,10 @@ impl Signatures {
     ) -> Result<(), Violation> {
         let member = manifest.and_then(|manifest| manifest.members.get(statement.author.as_usize()));
         let Some(member) = member else {
-            return Err(Violation::new("signatures", format!("node {node} signs for nobody: {scope:?} {statement:?}")));
+            return Err(Violation::new(
+                "signatures",
+                format!("node {node} signs for nobody: {scope:?} {statement:?}"),
+            ));
         };
         if !self.honest.contains(&member.key) {
             return Ok(());
