@@ -305,7 +305,6 @@ impl Replica {
                 && self.ordering.told_again.insert(*digest)
             {
                 eprintln!(
-                    "DBG {} {:?} told again {digest:?} done {}",
                     self.now.mono_ms,
                     self.epoch.me,
                     self.done.contains(digest)
