@@ -23,6 +23,8 @@ struct Suite {
     root: PathBuf,
     quick: bool,
     seeds: u64,
+    /// Words in the names of parts that are left out.
+    skip: Vec<String>,
     done: Vec<(String, f64, Outcome)>,
     passed: u64,
     failed: u64,
@@ -42,11 +44,12 @@ struct Program {
     path: PathBuf,
 }
 
-pub(crate) fn run(root: &Path, quick: bool, seeds: u64) -> Result<()> {
+pub(crate) fn run(root: &Path, quick: bool, seeds: u64, skip: Vec<String>) -> Result<()> {
     let mut suite = Suite {
         root: root.to_path_buf(),
         quick,
         seeds,
+        skip,
         done: Vec::new(),
         passed: 0,
         failed: 0,
@@ -90,6 +93,10 @@ impl Suite {
     fn part(&mut self, name: &str, part: Part, work: impl FnOnce(&mut Self) -> Result<()>) {
         if self.quick && part == Part::Long {
             self.skipped.push(format!("{name} (--quick)"));
+            return;
+        }
+        if let Some(word) = self.skip.iter().find(|word| name.contains(word.as_str())) {
+            self.skipped.push(format!("{name} (--skip {word})"));
             return;
         }
         println!("\n==== {name}");

@@ -304,11 +304,6 @@ impl Replica {
             if let Some(batch) = self.payload(digest).cloned()
                 && self.ordering.told_again.insert(*digest)
             {
-                eprintln!(
-                    self.now.mono_ms,
-                    self.epoch.me,
-                    self.done.contains(digest)
-                );
                 self.tell_engine(&batch);
             }
         }
