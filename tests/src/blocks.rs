@@ -91,10 +91,8 @@ fn assert_certified(block: &Block, epoch: &Epoch) {
 
 fn assert_no_fork(cluster: &Cluster, index: usize) {
     let metrics = cluster.client(index).metrics().expect("metrics");
-    for line in metrics.lines().filter(|l| !l.starts_with('#') && l.contains("fork")) {
-        let value = line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok());
-        assert_eq!(value, Some(0.0), "node {index}: {line}");
-    }
+    let line = metrics.lines().find(|line| line.starts_with("fork_detected_total"));
+    assert_eq!(line, Some("fork_detected_total 0"), "node {index}");
 }
 
 /// Waits until the given nodes have executed the same blocks with the same state.

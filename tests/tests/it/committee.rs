@@ -71,10 +71,9 @@ fn four_others_take_over() {
 }
 
 #[test]
-fn an_authority_gets_a_new_key() {
+fn a_lost_machine_is_replaced_by_another() {
     let mut cluster = Setup::new(4).spares(1).start();
-    // The machine of node 3 is lost. A new one stands for the same authority with its own key:
-    // `moult init` proves possession for its own authority, so it also brings a new id.
+    // Node 3 is lost for long; another machine with its own key takes its place.
     cluster.kill(3);
     cluster.start(4);
     cluster.until_progress(4);
