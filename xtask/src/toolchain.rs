@@ -98,6 +98,8 @@ fn debian_rustc() -> Result<PathBuf> {
     let root = output(Command::new("id").arg("-u")).is_ok_and(|id| id == "0");
     ensure!(root, "{} are not installed; as root: {by_hand}", PACKAGES.join(" and "));
     eprintln!("installing {}: {by_hand}", PACKAGES.join(" and "));
+    // A machine that never asked has no list of packages; without a network the old one does.
+    let _ = Command::new("apt-get").args(["update", "-qq"]).status();
     let mut install = Command::new("apt-get");
     install.args(["install", "-y", "--no-install-recommends"]).args(PACKAGES);
     match install.status() {
