@@ -1,6 +1,9 @@
 //! Parts of the replica, each against its rules; the whole of it runs in `moult-sim`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod execution;
 mod finality;
 mod governance;
+mod replica;
 mod support;
