@@ -53,7 +53,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn init_log(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter}"))?;
+    // The database tells of each of its files at `info`; a filter may name it to hear that.
+    let quiet = format!("fjall=warn,lsm_tree=warn,{filter}");
+    let filter = EnvFilter::try_new(quiet).with_context(|| format!("--log {filter}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),

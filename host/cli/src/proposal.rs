@@ -112,7 +112,7 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
             done(
                 json,
                 json!({ "proposal": id, "withdrawn": true }),
-                format_args!("proposal {id} is being withdrawn; it takes effect when that is final"),
+                format_args!("proposal {id} is withdrawn"),
             )
         }
     }

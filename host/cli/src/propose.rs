@@ -60,14 +60,12 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     }
     let body = body(&args, chosen, &present, progress)?;
     let proposal: ProposalBody = client.send("POST", "/v1/proposals", &body).await?;
-    progress.line(format_args!(
-        "proposal {} is final in block {}: {}",
-        proposal.id, proposal.proposed_index, proposal.explanation
-    ));
+    progress.line(format_args!("proposal {} is final in block {}", proposal.id, proposal.proposed_index));
     let proposal = if args.wait { follow(&mut client, proposal, progress).await? } else { proposal };
     if json {
         output::json(&proposal)?;
     } else if !args.wait {
+        say!("{}", proposal.explanation);
         say!("Follow it with `moult proposal show {}`, or propose with --wait.", proposal.id);
     }
     match (args.wait, proposal.state.as_str()) {

@@ -297,6 +297,9 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for index in self.running() {
+                if let Ok(metrics) = self.client(index).patience(Duration::from_secs(2)).metrics() {
+                    let _ = std::fs::write(self.nodes[index].dir.join("metrics"), metrics);
+                }
                 match self.client(index).patience(Duration::from_secs(2)).status() {
                     Ok(status) => eprintln!("---- node {index} is at the end: {}", status.line()),
                     Err(failure) => eprintln!("---- node {index} does not answer: {failure}"),

@@ -84,6 +84,16 @@ impl History {
         self.count(|e| e.outcome == Outcome::Applied)
     }
 
+    /// Operations without an outcome, one line each.
+    pub fn unknown(&self) -> Vec<String> {
+        let all = self.keys.iter().flat_map(|(key, entries)| entries.iter().map(move |e| (key, e)));
+        all.filter(|(_, e)| e.outcome == Outcome::Unknown)
+            .map(|(key, e)| {
+                format!("{} {key} {:?}, called at {:.3} s", e.who, e.request, e.called as f64 / 1e9)
+            })
+            .collect()
+    }
+
     /// Operations that fit a description.
     pub fn count(&self, fits: impl Fn(&Entry) -> bool) -> usize {
         self.keys.values().flatten().filter(|e| fits(e)).count()

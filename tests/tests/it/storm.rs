@@ -1,6 +1,8 @@
 //! Random failures while engines are swapped; `MOULT_TESTS_SEED` chooses which, and
 //! `MOULT_TESTS_ROUNDS` how many.
 
+#![allow(clippy::disallowed_methods, reason = "times in messages, for people")]
+
 use moult_tests::blocks::{assert_one_chain, assert_same_state};
 use moult_tests::cluster::{Cluster, Setup};
 use moult_tests::load::{Load, Plan};
@@ -15,12 +17,14 @@ fn random_failures_while_engines_are_swapped() {
     let mut rng = Rng::new(seed);
     let mut cluster = Setup::new(4).start();
     let engines = [cluster.module("pbft"), cluster.module("pbft-reverse")];
+    let began = std::time::Instant::now();
     let load = Load::start(&cluster, &Plan { seed: seed % 1000 + 1, ..Plan::at(&ALL) });
     for round in 0..number("MOULT_TESTS_ROUNDS", 12) {
         let victim = rng.below(4) as usize;
         let other = (victim + 1 + rng.below(3) as usize) % 4;
         let action = rng.below(6);
-        eprintln!("storm {seed}: round {round}, action {action}, nodes {victim} and {other}");
+        let at = began.elapsed().as_secs_f64();
+        eprintln!("storm {seed}: {at:.1} s, round {round}, action {action}, nodes {victim} and {other}");
         if rng.below(2) == 0 {
             swap(&cluster, other, &engines);
         }

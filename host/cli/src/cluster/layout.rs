@@ -1,13 +1,14 @@
 //! The folders of a devnet: `D/node-<i>`, each complete for `moult node`, and `D/devnet.json`.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use moult_node::api_types::{DevnetFile, DevnetNode};
 use moult_node::config::NodeConfig;
-use moult_node::genesis::GenesisFile;
-use moult_types::{EpochLimits, FaultModel};
+use moult_node::genesis::{GenesisFile, PinFile};
+use moult_types::{EpochLimits, FaultModel, World};
 
 use crate::genesis::{now_ms, read_json};
 use crate::init::{self, CONFIG_FILE, NewNode};
@@ -48,8 +49,9 @@ impl Layout {
     /// Makes the folders of a new devnet.
     ///
     /// # Errors
-    /// The plan makes no valid genesis, or the system refuses.
+    /// There is one already, the plan makes no valid genesis, or the system refuses.
     pub(crate) fn create(dir: &Path, plan: &Plan<'_>) -> anyhow::Result<Self> {
+        ensure!(!Self::exists(dir), "{} holds a devnet already", dir.display());
         let last_port = u32::from(plan.base_port) + 2 * u32::from(plan.nodes) - 1;
         ensure!(
             last_port <= u32::from(u16::MAX),
@@ -69,12 +71,28 @@ impl Layout {
         }
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let dir = std::path::absolute(dir)?;
+        let made = Self::make(&dir, plan, &files, modules);
+        if made.is_err() {
+            // Half a devnet would be taken for one to resume.
+            for index in 0..plan.nodes {
+                let _ = std::fs::remove_dir_all(node_dir(&dir, index));
+            }
+        }
+        made
+    }
+
+    fn make(
+        dir: &Path,
+        plan: &Plan<'_>,
+        files: &[(String, Vec<u8>)],
+        modules: BTreeMap<World, PinFile>,
+    ) -> anyhow::Result<Self> {
         let (mut nodes, mut committee) = (Vec::new(), Vec::new());
         for index in 0..plan.nodes {
             let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             let (api, p2p) = (address(plan.base_port + 2 * index), address(plan.base_port + 2 * index + 1));
-            let node = NodeLayout { index, dir: node_dir(&dir, index), api, p2p };
-            let new = NewNode { p2p, api, address: p2p.to_string(), stake: 1, modules: files.clone() };
+            let node = NodeLayout { index, dir: node_dir(dir, index), api, p2p };
+            let new = NewNode { p2p, api, address: p2p.to_string(), stake: 1, modules: files.to_vec() };
             committee.push(init::create(&node.dir, new)?);
             nodes.push(node);
         }
@@ -90,7 +108,7 @@ impl Layout {
         for node in &nodes {
             genesis.save(&node.dir.join("genesis.json"))?;
         }
-        Ok(Self { dir, nodes })
+        Ok(Self { dir: dir.to_owned(), nodes })
     }
 
     /// Whether a folder holds a devnet.
@@ -234,6 +252,16 @@ mod tests {
         let read = read_devnet(&dir).expect("read");
         assert_eq!((read.nodes[1].pid, read.nodes[1].api.as_str()), (12, "http://127.0.0.1:17402"));
         assert!(Layout::create(&dir, &plan(&pins)).is_err(), "nothing is overwritten");
+        assert_eq!(Layout::open(&dir).expect("still there"), made);
+    }
+
+    #[test]
+    fn a_plan_that_is_refused_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pins = PinArgs::default();
+        let two = Plan { nodes: 2, ..plan(&pins) };
+        assert!(Layout::create(folder.path(), &two).is_err());
+        assert!(!Layout::exists(folder.path()));
     }
 
     #[test]

@@ -250,8 +250,13 @@ impl Session {
                         self.violation(format!("{status}: {text}"));
                     }
                 }
-                // The node is away, or the answer got lost: the same again.
-                Answer::NotSent(_) | Answer::Unknown(_) => {}
+                // The answer got lost: the same again.
+                Answer::Unknown(_) => {}
+                // The node is away; nothing was tried.
+                Answer::NotSent(_) => {
+                    sleep(RETRY).await;
+                    continue;
+                }
             }
             self.shared.state().retries += 1;
             sleep(RETRY).await;
