@@ -1,0 +1,1 @@
+//! What every consensus engine must pass.
