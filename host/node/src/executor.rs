@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use moult_core::Input;
-use moult_core::execution::{self, StateAccumulator};
+use moult_core::execution::{self, Receipt, StateAccumulator};
 use moult_core::io::EpochStart;
 use moult_core::ports::ApplicationInstance;
 use moult_sdk::application::Info;
-use moult_store::StateStore;
+use moult_store::WorkingState;
 use moult_types::state::StateReader;
 use moult_types::{
-    BlockRecord, Digest, EpochNumber, GlobalIndex, HeldBatch, ModulePin, World, decode, encode,
+    BlockRecord, Digest, EpochNumber, GlobalIndex, HeldBatch, ModulePin, TransactionId, World, decode, encode,
 };
 
 use crate::shared::Shared;
@@ -34,6 +34,21 @@ pub(crate) enum Work {
 /// Key of the executor's own record in the replicated map; not part of the state root.
 const OWN_KEY: &[u8] = &[3];
 
+/// What blocks gave that are executed and not applied: nobody was told yet.
+#[derive(Default)]
+struct Unapplied {
+    receipts: Vec<(TransactionId, Receipt)>,
+    /// Position and root after each block.
+    roots: Vec<(GlobalIndex, Digest)>,
+}
+
+/// Memory for entries of the state that were used lately.
+const STATE_MEMORY_BYTES: usize = 64 << 20;
+/// Executed blocks are applied to the state on disk at the latest after so many receipts,
+const UNAPPLIED_RECEIPTS_MAX: usize = 4096;
+/// or so many written bytes.
+const UNAPPLIED_BYTES_MAX: usize = 8 << 20;
+
 /// The application that runs, for queries.
 #[derive(Clone)]
 pub(crate) struct Running {
@@ -46,7 +61,9 @@ pub(crate) struct Running {
 
 pub(crate) struct Executor {
     shared: Arc<Shared>,
-    state: StateStore,
+    state: Arc<WorkingState>,
+    /// Executed and not yet in the state on disk.
+    unapplied: Unapplied,
     runtime: tokio::runtime::Handle,
     applied: GlobalIndex,
     accumulator: StateAccumulator,
@@ -69,7 +86,8 @@ impl Executor {
         } else {
             StateAccumulator::from_bytes(&applied.accumulator).ok_or("the state's accumulator is damaged")?
         };
-        let own = StateReader::get(state.snapshot().as_ref(), OWN_KEY);
+        let state = Arc::new(WorkingState::new(state, STATE_MEMORY_BYTES));
+        let own = StateReader::get(state.as_ref(), OWN_KEY);
         let (upgraded, root) = match own {
             Some(bytes) => {
                 let (number, root): (u64, Digest) = decode(&bytes).map_err(|e| e.to_string())?;
@@ -80,6 +98,7 @@ impl Executor {
         Ok(Self {
             shared,
             state,
+            unapplied: Unapplied::default(),
             runtime,
             applied: applied.global,
             accumulator,
@@ -121,17 +140,17 @@ impl Executor {
                 self.block(&record, &batches)?;
             }
         }
+        self.apply()?;
         Ok(self.applied.0 - first.0)
     }
 
     /// Runs until the queue is closed. An error is fatal for the node: it is returned and
     /// nothing later is applied.
     pub(crate) fn run(mut self, work: &Receiver<Work>) -> Result<(), String> {
-        self.report();
+        self.report(self.position());
         while let Ok(item) = work.recv() {
             let mut next = Some(item);
-            let before = self.applied;
-            // What has queued up is applied before it is reported.
+            // What has queued up is written at once, then reported.
             while let Some(item) = next {
                 match item {
                     Work::Block(record, batches) => self.block(&record, &batches)?,
@@ -140,18 +159,32 @@ impl Executor {
                 }
                 next = work.try_recv().ok();
             }
-            if self.applied != before {
-                self.report();
-            }
+            self.apply()?;
             self.serve_reads();
         }
         Ok(())
     }
 
-    fn report(&self) {
-        let (global, state_root) = self.position();
+    fn report(&self, (global, state_root): (GlobalIndex, Digest)) {
         self.shared.view_mut(|view| view.executed = (global, state_root));
         self.shared.internal(Input::Executed { global, state_root });
+    }
+
+    /// Applies what was executed to the state on disk; then, and not before, clients learn
+    /// of it, so that what they were told is what a query finds.
+    fn apply(&mut self) -> Result<(), String> {
+        let Unapplied { receipts, roots } = std::mem::take(&mut self.unapplied);
+        if roots.is_empty() {
+            return Ok(());
+        }
+        self.state
+            .apply(self.applied, &self.accumulator.to_bytes())
+            .map_err(|e| format!("the state cannot be written: {e}"))?;
+        self.shared.finish_writes(receipts);
+        for position in roots {
+            self.report(position);
+        }
+        Ok(())
     }
 
     fn serve_reads(&mut self) {
@@ -176,7 +209,7 @@ impl Executor {
             self.enter(start)?;
         }
         let Some((start, running)) = &self.epoch else { return Err("no application runs".into()) };
-        let base = self.state.snapshot();
+        let base: Arc<dyn StateReader> = self.state.clone();
         let done = execution::execute_block(
             running.instance.as_ref(),
             &running.config,
@@ -191,13 +224,17 @@ impl Executor {
         let mut writes = done.writes;
         self.root = done.accumulator.root();
         writes.insert(OWN_KEY.to_vec(), Some(encode(&(number, self.root))));
-        self.state
-            .apply(record.global, &writes, &done.accumulator.to_bytes())
-            .map_err(|e| format!("the state cannot be written: {e}"))?;
+        self.state.take_up(writes);
         self.applied = record.global;
         self.accumulator = done.accumulator;
         self.shared.metrics.executed(record, done.receipts.len());
-        self.shared.finish_writes(done.receipts);
+        self.unapplied.receipts.extend(done.receipts);
+        self.unapplied.roots.push((self.applied, self.root));
+        if self.unapplied.receipts.len() >= UNAPPLIED_RECEIPTS_MAX
+            || self.state.pending_bytes() >= UNAPPLIED_BYTES_MAX
+        {
+            self.apply()?;
+        }
         Ok(())
     }
 
@@ -209,6 +246,7 @@ impl Executor {
     /// Makes the epoch's application the one that runs; upgrades the state once where the
     /// pin changed.
     fn enter(&mut self, start: EpochStart) -> Result<(), String> {
+        self.apply()?;
         let number = start.manifest.number.0;
         let pin = start.manifest.pin(World::Application).cloned().ok_or("the epoch pins no application")?;
         let running = self.load(&pin)?;
@@ -221,7 +259,7 @@ impl Executor {
             let mut writes = BTreeMap::new();
             if former_pin.as_ref() != Some(&pin) {
                 let from = former_pin.map(|former| self.load(&former)).transpose()?.map(|former| former.info);
-                let base = self.state.snapshot();
+                let base: Arc<dyn StateReader> = self.state.clone();
                 let done = execution::upgrade(
                     running.instance.as_ref(),
                     &running.config,
@@ -236,8 +274,9 @@ impl Executor {
                 tracing::info!(target: "executor", epoch = number, application = running.info.name, version = running.info.version, "the application has taken the state over");
             }
             writes.insert(OWN_KEY.to_vec(), Some(encode(&(number, self.root))));
+            self.state.take_up(writes);
             self.state
-                .apply(self.applied, &writes, &self.accumulator.to_bytes())
+                .apply(self.applied, &self.accumulator.to_bytes())
                 .map_err(|e| format!("the state cannot be written: {e}"))?;
             self.upgraded = Some(number);
         }

@@ -5,6 +5,7 @@
 //! - [`Store`]: chain, batches, engine records, history and the replicated state in one
 //!   database. [`Store::load`] checks what it reads; [`Store::check_guard`] finds a store
 //!   that has silently lost its tail.
+//! - [`WorkingState`]: the executor's copy of the replicated state.
 //! - [`LogWriter`]: takes the durable part of steps, syncs whole groups, and only then lets
 //!   the rest of each step go.
 //!
@@ -23,6 +24,7 @@ mod serve;
 mod state;
 mod store;
 mod tables;
+mod working;
 mod write;
 mod writer;
 
@@ -34,5 +36,6 @@ pub use lock::DirLock;
 pub use modules::ModuleFiles;
 pub use state::{Applied, StateStore};
 pub use store::{STORE_FORMAT, Store, StoreOptions};
+pub use working::WorkingState;
 pub use write::StoreWriter;
 pub use writer::{LogWriter, Sink, WriterEnded, WriterStats};

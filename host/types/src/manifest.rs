@@ -105,7 +105,8 @@ pub struct EpochLimits {
     pub batch_bytes_max: u32,
     /// Largest engine message.
     pub engine_message_bytes_max: u32,
-    /// How many sequence numbers of a client are remembered, counted back from its highest.
+    /// How many sequence numbers of a client are remembered, counted back from its highest;
+    /// a client keeps the window that it began with.
     pub client_window: u64,
     /// After so many blocks without a transaction a client is forgotten.
     pub client_idle_blocks: u64,

@@ -1,6 +1,7 @@
 //! The replicated ordered map: what reads it, and writes that are not applied yet.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use moult_sdk::application::{ReadState, State};
@@ -31,8 +32,8 @@ impl StateReader for BTreeMap<Vec<u8>, Vec<u8>> {
         if end.is_some_and(|end| end <= start) {
             return Vec::new();
         }
-        let upper = end.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.range::<[u8], _>((std::ops::Bound::Included(start), upper))
+        let upper = end.map_or(Bound::Unbounded, Bound::Excluded);
+        self.range::<[u8], _>((Bound::Included(start), upper))
             .take(limit)
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect()
@@ -65,12 +66,6 @@ impl Overlay {
         self.writes
     }
 
-    /// The same view and writes under another prefix.
-    pub fn with_prefix(mut self, prefix: u8) -> Self {
-        self.prefix = prefix;
-        self
-    }
-
     fn full(&self, key: &[u8]) -> Vec<u8> {
         let mut full = Vec::with_capacity(key.len() + 1);
         full.push(self.prefix);
@@ -92,41 +87,58 @@ impl ReadState for Overlay {
         let limit = limit.min(SCAN_ENTRIES_MAX) as usize;
         let start = self.full(start);
         let end = end.map_or_else(|| vec![self.prefix.saturating_add(1)], |end| self.full(end));
-        if end <= start || limit == 0 {
-            return Vec::new();
+        let mut found = scan_merged(self.base.as_ref(), &self.writes, &start, Some(&end), limit);
+        for (key, _) in &mut found {
+            key.remove(0);
         }
-        let mut written = self.writes.range(start.clone()..end.clone()).peekable();
-        let mut found = Vec::new();
-        let mut from = start;
-        // Merges pages of the base with the writes; a removal may empty a page, hence the loop.
-        loop {
-            let page = self.base.scan(&from, Some(&end), limit);
-            let last_page = page.len() < limit;
-            let next = page.last().map(|(key, _)| [key.as_slice(), &[0]].concat());
-            for (key, value) in page {
-                while let Some((written_key, change)) = written.next_if(|(k, _)| **k < key) {
-                    found.extend(change.clone().map(|v| (written_key[1..].to_vec(), v)));
-                }
-                match written.next_if(|(k, _)| **k == key) {
-                    Some((_, change)) => found.extend(change.clone().map(|v| (key[1..].to_vec(), v))),
-                    None => found.push((key[1..].to_vec(), value)),
-                }
-                if found.len() >= limit {
-                    found.truncate(limit);
-                    return found;
-                }
-            }
-            match next {
-                Some(next) if !last_page => from = next,
-                _ => break,
-            }
-        }
-        for (key, change) in written {
-            found.extend(change.clone().map(|v| (key[1..].to_vec(), v)));
-        }
-        found.truncate(limit);
         found
     }
+}
+
+/// What [`StateReader::scan`] of `base` would give after `writes` (`None` removes).
+pub fn scan_merged(
+    base: &dyn StateReader,
+    writes: &BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    start: &[u8],
+    end: Option<&[u8]>,
+    limit: usize,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
+    if end.is_some_and(|end| end <= start) || limit == 0 {
+        return Vec::new();
+    }
+    let mut written = writes
+        .range::<[u8], _>((Bound::Included(start), end.map_or(Bound::Unbounded, Bound::Excluded)))
+        .peekable();
+    let mut found = Vec::new();
+    let mut from = start.to_vec();
+    // Merges pages of the base with the writes; a removal may empty a page, hence the loop.
+    loop {
+        let page = base.scan(&from, end, limit);
+        let last_page = page.len() < limit;
+        let next = page.last().map(|(key, _)| [key.as_slice(), &[0]].concat());
+        for (key, value) in page {
+            while let Some((written_key, change)) = written.next_if(|(k, _)| **k < key) {
+                found.extend(change.clone().map(|v| (written_key.clone(), v)));
+            }
+            match written.next_if(|(k, _)| **k == key) {
+                Some((_, change)) => found.extend(change.clone().map(|v| (key, v))),
+                None => found.push((key, value)),
+            }
+            if found.len() >= limit {
+                found.truncate(limit);
+                return found;
+            }
+        }
+        match next {
+            Some(next) if !last_page => from = next,
+            _ => break,
+        }
+    }
+    for (key, change) in written {
+        found.extend(change.clone().map(|v| (key.clone(), v)));
+    }
+    found.truncate(limit);
+    found
 }
 
 impl State for Overlay {

@@ -9,7 +9,7 @@ mod root;
 mod sessions;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use moult_sdk::application::{self, Receipt as ApplicationReceipt};
@@ -88,7 +88,6 @@ pub fn execute_block(
     batches: &[Arc<HeldBatch>],
 ) -> Result<Executed, LocalStop> {
     let global = record.global;
-    let base: &Arc<dyn StateReader> = &(Arc::new(Remembering::new(base.clone())) as Arc<dyn StateReader>);
     let mut sessions = Sessions::new(Overlay::new(base.clone(), SESSION_PREFIX), global, limits);
     let (mut fresh, mut answers) = (Vec::new(), Vec::new());
     for transaction in batches.iter().flat_map(|batch| &batch.batch().transactions) {
@@ -100,12 +99,10 @@ pub fn execute_block(
             answers.push((transaction, admission));
         }
     }
-    let overlay = sessions.into_overlay().with_prefix(APPLICATION_PREFIX);
     let block =
         application::Block { global_index: global.0, epoch: record.epoch.0, time_ms: record.block.time_ms };
     let (overlay, outcomes) =
-        run(application, config, block, overlay, &fresh).map_err(|fault| LocalStop { global, fault })?;
-    let mut sessions = Sessions::new(overlay.with_prefix(SESSION_PREFIX), global, limits);
+        run(application, config, block, base, &fresh).map_err(|fault| LocalStop { global, fault })?;
     let outcomes: Vec<_> = outcomes.into_iter().map(|outcome| Receipt { global, outcome }).collect();
     for (transaction, receipt) in fresh.iter().zip(&outcomes) {
         sessions.record(&transaction.client, transaction.seq, receipt);
@@ -124,7 +121,8 @@ pub fn execute_block(
             Some((transaction.id(), receipt))
         })
         .collect();
-    let writes = sessions.into_overlay().into_writes();
+    let mut writes = overlay.into_writes();
+    writes.append(&mut sessions.into_overlay().into_writes());
     let mut accumulator = accumulator.clone();
     for (key, value) in &writes {
         let former = base.get(key);
@@ -133,35 +131,6 @@ pub fn execute_block(
         }
     }
     Ok(Executed { writes, receipts, accumulator })
-}
-
-/// A view that asks the store once for each key: what a block writes was mostly read
-/// before, and its former value is wanted once more for the state root.
-struct Remembering {
-    base: Arc<dyn StateReader>,
-    read: Mutex<BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
-}
-
-impl Remembering {
-    fn new(base: Arc<dyn StateReader>) -> Self {
-        Self { base, read: Mutex::default() }
-    }
-}
-
-impl StateReader for Remembering {
-    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = read.get(key) {
-            return known.clone();
-        }
-        let value = self.base.get(key);
-        read.insert(key.to_vec(), value.clone());
-        value
-    }
-
-    fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.base.scan(start, end, limit)
-    }
 }
 
 /// Hands the state from one application to the next (or to the first one).
@@ -200,21 +169,21 @@ fn run(
     application: &dyn ApplicationInstance,
     config: &[u8],
     block: application::Block,
-    overlay: Overlay,
+    base: &Arc<dyn StateReader>,
     transactions: &[&ClientTransaction],
 ) -> Result<(Overlay, Vec<Outcome>), Fault> {
+    let overlay = Overlay::new(base.clone(), APPLICATION_PREFIX);
     if transactions.is_empty() {
         return Ok((overlay, Vec::new()));
     }
     let payloads: Vec<Vec<u8>> = transactions.iter().map(|transaction| transaction.payload.clone()).collect();
-    let before = overlay.clone();
-    let (after, result) = application.execute(overlay, config, block, &payloads);
+    let (after, result) = application.execute(overlay.clone(), config, block, &payloads);
     match result.and_then(|receipts| check_count(receipts, payloads.len())) {
         Ok(receipts) => return Ok((after, receipts.into_iter().map(executed).collect())),
         Err(fault) if fault.is_deterministic() => {}
         Err(fault) => return Err(fault),
     }
-    let (mut overlay, mut outcomes) = (before, Vec::with_capacity(payloads.len()));
+    let (mut overlay, mut outcomes) = (overlay, Vec::with_capacity(payloads.len()));
     for payload in payloads {
         let before = overlay.clone();
         let (after, result) = application.execute(overlay, config, block, std::slice::from_ref(&payload));

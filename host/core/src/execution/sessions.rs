@@ -1,8 +1,10 @@
 //! Client sessions: the last receipts of each client, as part of the replicated state.
 //!
-//! Keys: `r` client seq -> receipt; `c` client -> (highest seq, last use); `t` last use
-//! client -> (). A client is the hash of its id, so that keys have one length. A sequence
-//! number at or below `highest - window` is stale; a client that was idle too long is
+//! Keys: `c` client -> (window, last use); `r` client slot -> (seq, receipt), where the slot
+//! is seq modulo the client's window; `t` last use client -> (). A client is the hash of its
+//! id, so that keys have one length, and keeps the window it began with. A number is run if
+//! its slot holds a lower one or none, repeated if the slot holds it, and stale if the slot
+//! holds a higher one; so no number is ever run twice. A client that was idle too long is
 //! forgotten with its receipts.
 
 use std::collections::BTreeMap;
@@ -17,9 +19,7 @@ use super::Receipt;
 
 /// Idle clients that are forgotten in one block at most.
 const FORGET_MAX: u32 = 16;
-/// A longer jump of a client's numbers is cleaned up by a scan.
-const STEP_MAX: u64 = 64;
-/// Receipts that one scan removes at most; later transactions remove the rest.
+/// Receipts of an idle client that one block removes at most.
 const SCAN_MAX: u32 = 1024;
 
 /// What a transaction's number says.
@@ -40,13 +40,18 @@ pub(super) struct Sessions<'a> {
     overlay: Overlay,
     global: GlobalIndex,
     limits: &'a EpochLimits,
+    /// Numbers of this block: position of the first transaction with it.
     in_block: BTreeMap<(Digest, u64), usize>,
-    clients: BTreeMap<Digest, (u64, u64)>,
+    /// Highest number of this block by slot.
+    claimed: BTreeMap<(Digest, u32), u64>,
+    /// Windows of the clients of this block.
+    windows: BTreeMap<Digest, u64>,
 }
 
 impl<'a> Sessions<'a> {
     pub(super) fn new(overlay: Overlay, global: GlobalIndex, limits: &'a EpochLimits) -> Self {
-        Self { overlay, global, limits, in_block: BTreeMap::new(), clients: BTreeMap::new() }
+        let (in_block, claimed, windows) = Default::default();
+        Self { overlay, global, limits, in_block, claimed, windows }
     }
 
     pub(super) fn into_overlay(self) -> Overlay {
@@ -60,27 +65,29 @@ impl<'a> Sessions<'a> {
         if let Some(first) = self.in_block.get(&(key, seq)) {
             return Admission::SameBlock(*first);
         }
-        let known = self.client(key);
-        if known.is_some_and(|(highest, _)| seq.saturating_add(self.limits.client_window) <= highest) {
+        let slot = slot_of(seq, self.window(key));
+        let claimed = self.claimed.get(&(key, slot)).copied();
+        if claimed.is_some_and(|highest| highest > seq) {
             return Admission::Stale;
         }
-        // A number above the highest one has no receipt: the usual case needs no look-up.
-        if known.is_some_and(|(highest, _)| seq <= highest)
-            && let Some(receipt) = read_receipt(&self.overlay, key, seq)
+        if claimed.is_none()
+            && let Some((held, receipt)) = read_slot(&self.overlay, key, slot)
+            && held >= seq
         {
-            return Admission::Repeated(receipt);
+            return if held == seq { Admission::Repeated(receipt) } else { Admission::Stale };
         }
         self.in_block.insert((key, seq), position);
-        self.note_use(key, known, seq);
+        self.claimed.insert((key, slot), seq);
         Admission::Fresh(position)
     }
 
+    /// Keeps the receipt of a fresh transaction.
     pub(super) fn record(&mut self, client: &ClientId, seq: u64, receipt: &Receipt) {
         let key = client_key(client);
-        // A later number of the same block may have pushed this one out of the window.
-        let highest = self.client(key).map_or(seq, |(highest, _)| highest);
-        if seq.saturating_add(self.limits.client_window) > highest {
-            self.overlay.put(&receipt_key(key, seq), &encode(receipt));
+        let slot = slot_of(seq, self.window(key));
+        // A higher number of the same block may have taken the slot.
+        if self.claimed.get(&(key, slot)) == Some(&seq) {
+            self.overlay.put(&slot_key(key, slot), &encode(&(seq, receipt)));
         }
     }
 
@@ -90,13 +97,12 @@ impl<'a> Sessions<'a> {
         let end = [b"t".as_slice(), &before.to_be_bytes()].concat();
         for (entry, _) in self.overlay.scan(b"t", Some(&end), FORGET_MAX) {
             let Some(client) = entry.get(9..) else { continue };
-            let (start, end) = ([b"r", client, &[0; 8]].concat(), [b"r", client, &[0xff; 8]].concat());
+            let (start, end) = ([b"r", client].concat(), [b"r", client, &[0xff; 4]].concat());
             let receipts = self.overlay.scan(&start, Some(&end), SCAN_MAX);
             let all = receipts.len() < SCAN_MAX as usize;
             for (receipt, _) in receipts {
                 self.overlay.delete(&receipt);
             }
-            self.overlay.delete(&end);
             if all {
                 self.overlay.delete(&[b"c", client].concat());
                 self.overlay.delete(&entry);
@@ -104,62 +110,46 @@ impl<'a> Sessions<'a> {
         }
     }
 
-    fn client(&mut self, key: Digest) -> Option<(u64, u64)> {
-        if let Some(known) = self.clients.get(&key) {
-            return Some(*known);
+    /// The client's window; notes that it is in use.
+    fn window(&mut self, key: Digest) -> u64 {
+        if let Some(window) = self.windows.get(&key) {
+            return *window;
         }
-        let stored: (u64, u64) = decode(&self.overlay.get(&client_record_key(key))?).ok()?;
-        self.clients.insert(key, stored);
-        Some(stored)
-    }
-
-    fn note_use(&mut self, key: Digest, known: Option<(u64, u64)>, seq: u64) {
-        let (highest, used) = known.unwrap_or((seq, 0));
-        // The index of last uses moves seldom, so that a busy client costs one write a block.
-        let stale_index = used + self.limits.client_idle_blocks / 16 < self.global.0 || known.is_none();
-        let now_used = if stale_index { self.global.0 } else { used };
-        if stale_index {
-            if known.is_some() {
+        let stored = read_client(&self.overlay, key);
+        let window = stored.map_or(self.limits.client_window, |(window, _)| window).max(1);
+        // The last use moves seldom, so that a busy client costs no write for it.
+        let is_due = |used: u64| used.saturating_add(self.limits.client_idle_blocks / 16) < self.global.0;
+        if stored.is_none_or(|(_, used)| is_due(used)) {
+            if let Some((_, used)) = stored {
                 self.overlay.delete(&use_key(used, key));
             }
-            self.overlay.put(&use_key(now_used, key), &[]);
+            self.overlay.put(&use_key(self.global.0, key), &[]);
+            self.overlay.put(&client_record_key(key), &encode(&(window, self.global.0)));
         }
-        let new_highest = highest.max(seq);
-        self.evict(key, highest, new_highest);
-        let client = (new_highest, now_used);
-        if known != Some(client) {
-            self.overlay.put(&client_record_key(key), &encode(&client));
-            self.clients.insert(key, client);
-        }
-    }
-
-    /// Removes receipts that fall out of the window when the highest number rises.
-    fn evict(&mut self, key: Digest, from: u64, to: u64) {
-        let window = self.limits.client_window;
-        let Some(last) = to.checked_sub(window) else { return };
-        let first = from.checked_sub(window).map_or(0, |evicted| evicted + 1);
-        if last.saturating_sub(first) < STEP_MAX {
-            for seq in first..=last {
-                if self.overlay.get(&receipt_key(key, seq)).is_some() {
-                    self.overlay.delete(&receipt_key(key, seq));
-                }
-            }
-            return;
-        }
-        let end = receipt_key(key, last.saturating_add(1));
-        for (receipt, _) in self.overlay.scan(&receipt_key(key, 0), Some(&end), SCAN_MAX) {
-            self.overlay.delete(&receipt);
-        }
+        self.windows.insert(key, window);
+        window
     }
 }
 
 /// The receipt that is kept for a client's number.
 pub(super) fn stored_receipt(overlay: &Overlay, client: &ClientId, seq: u64) -> Option<Receipt> {
-    read_receipt(overlay, client_key(client), seq)
+    let key = client_key(client);
+    let (window, _) = read_client(overlay, key)?;
+    let (held, receipt) = read_slot(overlay, key, slot_of(seq, window))?;
+    (held == seq).then_some(receipt)
 }
 
-fn read_receipt(overlay: &Overlay, key: Digest, seq: u64) -> Option<Receipt> {
-    decode(&overlay.get(&receipt_key(key, seq))?).ok()
+/// A window is at most 2^20, so a slot fits.
+fn slot_of(seq: u64, window: u64) -> u32 {
+    u32::try_from(seq % window.max(1)).unwrap_or(u32::MAX)
+}
+
+fn read_client(overlay: &Overlay, key: Digest) -> Option<(u64, u64)> {
+    decode(&overlay.get(&client_record_key(key))?).ok()
+}
+
+fn read_slot(overlay: &Overlay, key: Digest, slot: u32) -> Option<(u64, Receipt)> {
+    decode(&overlay.get(&slot_key(key, slot))?).ok()
 }
 
 fn client_key(client: &ClientId) -> Digest {
@@ -170,8 +160,8 @@ fn client_record_key(key: Digest) -> Vec<u8> {
     [b"c".as_slice(), &key.0].concat()
 }
 
-fn receipt_key(key: Digest, seq: u64) -> Vec<u8> {
-    [b"r".as_slice(), &key.0, &seq.to_be_bytes()].concat()
+fn slot_key(key: Digest, slot: u32) -> Vec<u8> {
+    [b"r".as_slice(), &key.0, &slot.to_be_bytes()].concat()
 }
 
 fn use_key(used: u64, key: Digest) -> Vec<u8> {

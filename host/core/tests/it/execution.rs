@@ -164,17 +164,33 @@ fn a_local_limit_stops_the_node_and_decides_nothing() {
 fn numbers_behind_the_window_are_stale_and_those_within_it_are_not() {
     let mut machine = Machine::new(EpochLimits { client_window: 4, ..limits() });
     machine.block(&[&[(1, "a"), (2, "b"), (9, "i")]]);
-    let receipts = machine.block(&[&[(5, "stale"), (6, "f"), (1, "a"), (9, "i")]]);
+    // 5 lies behind 9, and so does 1; 6 and 7 have not been seen.
+    let receipts = machine.block(&[&[(5, "stale"), (6, "f"), (1, "a"), (9, "i"), (7, "g"), (3, "late")]]);
     let outcomes: Vec<_> = receipts.into_iter().map(|(_, _, outcome)| outcome).collect();
-    assert_eq!(outcomes, [Outcome::Stale, done("f"), Outcome::Stale, done("i")]);
+    assert_eq!(outcomes, [Outcome::Stale, done("f"), Outcome::Stale, done("i"), done("g"), Outcome::Stale]);
     assert_eq!((machine.value("stale"), machine.value("f")), (None, Some(2)));
-    // A far jump leaves no receipt behind it.
-    machine.block(&[&[(1_000_000, "z")]]);
-    assert_eq!(machine.block(&[&[(9, "i")]])[0].2, Outcome::Stale);
+    // Within a block the higher number takes the place whatever the order.
+    let outcomes = machine.block(&[&[(14, "n"), (10, "j"), (11, "k"), (15, "o"), (11, "k")]]);
+    let outcomes: Vec<_> = outcomes.into_iter().map(|(_, _, outcome)| outcome).collect();
+    assert_eq!(outcomes, [done("n"), Outcome::Stale, done("k"), done("o"), done("k")]);
+    assert_eq!(machine.block(&[&[(11, "k"), (15, "o")]])[0].2, Outcome::Stale);
+    // A client never takes more places than its window has.
+    (0..50).for_each(|i| drop(machine.block(&[&[(1_000 + 7 * i, "z")]])));
     let receipts = machine.state.keys().filter(|key| key.starts_with(&[2, b'r'])).count();
-    assert_eq!(receipts, 1);
+    assert_eq!(receipts, 4);
     // The highest number there is works, too.
     assert_eq!(machine.block(&[&[(u64::MAX, "end")]])[0].2, done("end"));
+}
+
+#[test]
+fn a_client_keeps_its_window_when_the_limit_changes() {
+    let mut machine = Machine::new(EpochLimits { client_window: 4, ..limits() });
+    machine.block(&[&[(1, "a"), (2, "b"), (3, "c")]]);
+    machine.limits.client_window = 3;
+    let outcomes = machine.block(&[&[(1, "again"), (3, "again"), (4, "d")]]);
+    let outcomes: Vec<_> = outcomes.into_iter().map(|(_, _, outcome)| outcome).collect();
+    assert_eq!(outcomes, [done("a"), done("c"), done("d")]);
+    assert_eq!(machine.value("again"), None);
 }
 
 #[test]
