@@ -1,0 +1,1 @@
+//! Runs of whole committees, scenarios of the paper, and messages that must be refused.
