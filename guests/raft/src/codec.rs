@@ -13,7 +13,7 @@ use crate::types::{Batches, Entry, Position, Term};
 /// No term and no index in a message is higher.
 pub const NUMBER_MAX: u64 = 1 << 62;
 /// Bytes of an append without entries.
-pub(crate) const APPEND_BYTES: usize = 46;
+pub(crate) const APPEND_BYTES: usize = 47;
 /// Bytes of an entry without batches.
 pub(crate) const ENTRY_BYTES: usize = 12;
 /// Bytes of one batch in a list.
@@ -73,6 +73,8 @@ pub struct Append {
     pub commit: CommitIndex,
     /// Whether it wants an answer even if there is nothing new.
     pub reply: bool,
+    /// Whether `prev` is where its log begins: it has nothing before.
+    pub is_base: bool,
     /// The entries after `prev`, in order; none above `term`.
     pub entries: Vec<Entry>,
 }
@@ -123,6 +125,7 @@ pub fn encode(epoch: u64, payload: &Payload) -> Vec<u8> {
             put_position(&mut out, append.prev);
             put_u64(&mut out, append.commit.0);
             out.push(u8::from(append.reply));
+            out.push(u8::from(append.is_base));
             put_entries(&mut out, entries.iter());
         }
         Payload::Accept { term, index } => {
@@ -296,10 +299,11 @@ impl<'a> Reader<'a> {
     }
 
     fn append(&mut self) -> Option<Append> {
-        let (term, prev, commit, reply) = (self.term()?, self.position()?, self.index()?, self.flag()?);
+        let (term, prev, commit) = (self.term()?, self.position()?, self.index()?);
+        let (reply, is_base) = (self.flag()?, self.flag()?);
         let entries = self.entries(prev.term)?;
         let highest = entries.last().map_or(prev.term, |entry| entry.term);
-        (highest <= term && term >= Term(1)).then_some(Append { term, prev, commit, reply, entries })
+        (highest <= term && term >= Term(1)).then_some(Append { term, prev, commit, reply, is_base, entries })
     }
 
     pub(crate) fn done(&self) -> bool {

@@ -31,8 +31,9 @@ pub struct Config {
     /// Entries above the last final one, and entries on their way to one follower
     /// (`window`), 8 to 4,096.
     pub window: u64,
-    /// Final entries that stay in memory for followers that are a little behind
-    /// (`retained`), 0 to 16,384; the others wait for their hosts to catch up.
+    /// Final entries that stay in the log (`retained`), 0 to 4,096: for followers that are a
+    /// little behind (the others wait for their hosts to catch up), and since after a loss of
+    /// power the host may not know any more that they are final.
     pub retained: u64,
     /// A bug planted for the tests (`planted`).
     #[cfg(feature = "planted")]
@@ -124,7 +125,7 @@ impl Preset {
             round_trip_ms: 0,
             pipeline: 8,
             window: 1_024,
-            retained: 1_024,
+            retained: 256,
             #[cfg(feature = "planted")]
             planted: None,
         }
@@ -177,7 +178,7 @@ impl Config {
             "round_trip_ms" => self.round_trip_ms = number(key, value, 0, 3_600_000)?,
             "pipeline" => self.pipeline = number(key, value, 1, 4_096)?,
             "window" => self.window = number(key, value, 8, 4_096)?,
-            "retained" => self.retained = number(key, value, 0, 16_384)?,
+            "retained" => self.retained = number(key, value, 0, 4_096)?,
             #[cfg(feature = "planted")]
             "planted" => {
                 let known = PLANTED.iter().find(|(name, _)| *name == value);

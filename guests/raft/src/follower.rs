@@ -29,7 +29,7 @@ impl Raft {
         }
         self.heard_ms = self.now;
         self.reset_deadline();
-        if !self.is_consistent(append.prev) {
+        if !self.is_consistent(append.prev, append.is_base) {
             return self.reject(sender, append.prev);
         }
         self.reply_is_due |= append.reply;
@@ -44,7 +44,7 @@ impl Raft {
     }
 
     /// Whether the leader's log up to `prev` is in this log or staged, or final here.
-    fn is_consistent(&mut self, prev: Position) -> bool {
+    fn is_consistent(&mut self, prev: Position, is_base: bool) -> bool {
         if prev.index <= self.verified {
             return true;
         }
@@ -58,8 +58,8 @@ impl Raft {
             self.stage.clear();
             return true;
         }
-        // The host has what comes before; as if the leader had sent all of it.
-        let is_final = prev.index <= self.last_final && prev.index > self.commit;
+        // The leader has no more, and the host has what comes before: as if it had been sent.
+        let is_final = is_base && prev.index <= self.last_final && prev.index > self.commit;
         if is_final {
             self.rebase(prev);
             self.verified = prev.index;

@@ -11,6 +11,9 @@ use crate::progress::{Mode, Progress, quorum_index};
 use crate::raft::{Raft, Role};
 use crate::types::{Entry, Position, Term};
 
+/// Election timeouts after which batches in doubt are proposed.
+const PATIENCE: u64 = 16;
+
 /// What a leader keeps of its term.
 pub(crate) struct Leadership {
     /// By authority; this node's own is not used.
@@ -128,7 +131,7 @@ impl Raft {
         let is_paused = leadership.handover.is_some_and(|handover| !handover.is_late);
         let mut is_first = leadership.first.is_none();
         let from = self.log.last().index.next();
-        let patience_ms = self.config.election_timeout_ms.saturating_mul(4);
+        let patience_ms = self.config.election_timeout_ms.saturating_mul(PATIENCE);
         loop {
             let last = self.log.last().index.0;
             let has_room = last - self.commit.0 < self.config.pipeline
@@ -251,6 +254,7 @@ impl Raft {
                 prev: Position { term, index: part.prev },
                 commit: self.commit,
                 reply: part.reply,
+                is_base: part.prev == self.log.base().index,
                 entries: self.log.from(part.prev.next()).take(count).cloned().collect(),
             };
             let to = if peers.len() == everyone { Recipients::All } else { Recipients::Some(peers) };

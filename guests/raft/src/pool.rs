@@ -1,6 +1,6 @@
 //! The batches that this node holds, and which of them wait for a place in the log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use moult_sdk::{CommitIndex, Digest, NowMs};
 
@@ -24,6 +24,10 @@ pub(crate) struct Pool {
     doubtful_since: NowMs,
     /// Proposed in spite of doubt, and not again: nobody else asks for them.
     offered: BTreeSet<Digest>,
+    /// Left the log as final, lately: whoever names them, or proposes them again, does not
+    /// make them wait again.
+    settled: BTreeSet<Digest>,
+    settled_order: VecDeque<Digest>,
     next: u64,
 }
 
@@ -36,7 +40,7 @@ impl Pool {
         let number = self.next;
         self.next += 1;
         self.held.insert(digest, number);
-        if !self.placed.contains_key(&digest) {
+        if !self.is_known(&digest) {
             self.waiting.insert(number, digest);
         }
     }
@@ -45,9 +49,9 @@ impl Pool {
         self.held.contains_key(digest)
     }
 
-    /// Whether the batch is in the log.
-    pub(crate) fn is_placed(&self, digest: &Digest) -> bool {
-        self.placed.contains_key(digest)
+    /// Whether the batch is in the log, or was.
+    pub(crate) fn is_known(&self, digest: &Digest) -> bool {
+        self.placed.contains_key(digest) || self.settled.contains(digest)
     }
 
     /// The batches are in an entry; the first entry that lists a batch keeps it.
@@ -67,7 +71,9 @@ impl Pool {
             if self.placed.get(digest) == Some(&index) {
                 self.placed.remove(digest);
                 self.offered.remove(digest);
-                if let Some(number) = self.held.get(digest) {
+                if let Some(number) = self.held.get(digest)
+                    && !self.settled.contains(digest)
+                {
                     self.waiting.insert(*number, *digest);
                 }
             }
@@ -81,6 +87,14 @@ impl Pool {
                 self.placed.remove(digest);
                 self.offered.remove(digest);
                 self.held.remove(digest);
+                if self.settled.insert(*digest) {
+                    self.settled_order.push_back(*digest);
+                }
+            }
+        }
+        while self.settled_order.len() > SETTLED_MAX {
+            if let Some(oldest) = self.settled_order.pop_front() {
+                self.settled.remove(&oldest);
             }
         }
     }
@@ -133,6 +147,8 @@ impl Pool {
 
 /// Most batches in doubt: at 100 bytes each, 6.5 MB.
 const DOUBTFUL_MAX: usize = 65_536;
+/// Most settled batches that are remembered, likewise.
+const SETTLED_MAX: usize = 65_536;
 
 #[cfg(test)]
 mod tests {
@@ -153,12 +169,14 @@ mod tests {
         pool.hold(digest(3));
         assert_eq!(pool.choose(8, 0, 0), [digest(2)]);
         pool.unplace(&[digest(1)], CommitIndex(9));
-        assert!(pool.is_placed(&digest(1)));
+        assert!(pool.is_known(&digest(1)));
         pool.unplace(&[digest(1), digest(3)], CommitIndex(7));
         assert_eq!(pool.choose(8, 0, 0), [digest(1), digest(2), digest(3)]);
         pool.place(&[digest(2)], CommitIndex(7));
         pool.forget(&[digest(2)], CommitIndex(7));
-        assert!(!pool.holds(&digest(2)) && !pool.is_placed(&digest(2)) && pool.waiting() == 2);
+        assert!(!pool.holds(&digest(2)) && pool.is_known(&digest(2)) && pool.waiting() == 2);
+        pool.hold(digest(2));
+        assert!(pool.holds(&digest(2)) && pool.waiting() == 2);
     }
 
     #[test]

@@ -25,6 +25,10 @@ impl Raft {
             self.emitted = base;
         }
         recovered.batches.iter().for_each(|batch| self.pool.hold(batch.digest));
+        if recovered.last_final < base {
+            // What lies between is final, and the host does not know it yet.
+            self.pool.doubt(self.now);
+        }
         let first = base.0 + 1;
         for (index, entry) in (first..).zip(self.log.from(CommitIndex(first))) {
             self.pool.place(&entry.batches, CommitIndex(index));
@@ -99,9 +103,8 @@ impl Raft {
 
     /// Writes what still matters anew and drops the records before, now and then.
     pub(crate) fn compact(&mut self) {
-        let index = self.last_final.min(self.commit);
-        let Some(term) = self.log.term_at(index) else { return };
-        let above = (self.log.last().index.0 - index.0) as usize;
+        let base = self.log.base();
+        let above = (self.log.last().index.0 - base.index.0) as usize;
         if self.records < RECORDS_MIN.max(above) {
             return;
         }
@@ -109,9 +112,9 @@ impl Raft {
         let former = self.record_id;
         self.records = 0;
         self.vote_is_new = true;
-        self.save(Record::base(Position { term, index }));
+        self.save(Record::base(base));
         if !self.config.has(Planted::CompactLosesEntries) {
-            self.save_entries(index.next());
+            self.save_entries(base.index.next());
         }
         self.out.release.push(Action::Truncate(former));
     }

@@ -122,7 +122,7 @@ impl Raft {
     /// Upon word of batches that wait elsewhere: get them, so as to propose them.
     pub(crate) fn on_wanted(&mut self, sender: AuthorityIndex, batches: &[Digest]) {
         let mut batches: Vec<Digest> = batches.iter().take(RETRIED_MAX).copied().collect();
-        batches.retain(|b| !self.pool.holds(b) && !self.pool.is_placed(b));
+        batches.retain(|b| !self.pool.holds(b) && !self.pool.is_known(b));
         batches.sort_unstable();
         batches.dedup();
         if matches!(self.role, Role::Leader(_)) && !batches.is_empty() {
