@@ -135,3 +135,5 @@ pub use rotation::{Forward, Rotation};
 
 #[cfg(all(target_arch = "wasm32", feature = "component"))]
 moult_sdk::export_engine!(Pbft);
+#[cfg(feature = "planted")]
+pub mod planted;

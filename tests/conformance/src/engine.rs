@@ -70,7 +70,7 @@ pub struct Native<E>(PhantomData<fn() -> E>);
 
 impl<E> Native<E> {
     /// The factory.
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         Self(PhantomData)
     }
 }

@@ -21,18 +21,26 @@ pub struct Plan {
     pub seeds: Option<Seeds>,
     /// Failures of one scenario, or of the seeds, after which the rest of it is not run.
     pub failures_max: u64,
+    /// Lines of what happened that a failure is shown with.
+    pub trace_lines: usize,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { probes: true, scenarios: builtin(), seeds: Some(Seeds::new(0, 300)), failures_max: 3 }
+        Self {
+            probes: true,
+            scenarios: builtin(),
+            seeds: Some(Seeds::new(0, 300)),
+            failures_max: 3,
+            trace_lines: 60,
+        }
     }
 }
 
 impl Plan {
     /// Nothing; for plans of a few things.
     pub fn empty() -> Self {
-        Self { probes: false, scenarios: Vec::new(), seeds: None, failures_max: 3 }
+        Self { probes: false, scenarios: Vec::new(), seeds: None, failures_max: 3, trace_lines: 60 }
     }
 
     /// Only the scenarios of these names.
@@ -95,13 +103,13 @@ pub fn conform(factory: &dyn Factory, plan: &Plan, progress: &mut dyn FnMut(Prog
     }
     let of = plan.scenarios.len() as u64;
     for (done, scenario) in (1..).zip(&plan.scenarios) {
-        let item = run_scenario(factory, scenario, &info, plan.failures_max);
+        let item = run_scenario(factory, scenario, &info, plan);
         let passed = item.failures.is_empty();
         report.scenarios.push(item);
         progress(Progress { part: "scenarios", name: scenario.name.clone(), done, of, passed });
     }
     if let Some(seeds) = &plan.seeds {
-        report.seeds = Some(run_seeds(factory, seeds, &info, plan.failures_max, progress));
+        report.seeds = Some(run_seeds(factory, seeds, &info, plan, progress));
     }
     report
 }
@@ -110,7 +118,7 @@ pub(crate) fn failure(check: Check, problem: String) -> Failure {
     Failure { case: String::new(), line: 0, step: String::new(), check, problem, trace: Vec::new() }
 }
 
-fn run_scenario(factory: &dyn Factory, scenario: &Scenario, info: &Info, failures_max: u64) -> Item {
+fn run_scenario(factory: &dyn Factory, scenario: &Scenario, info: &Info, plan: &Plan) -> Item {
     let mut item = Item { name: scenario.name.clone(), cases: 0, skipped: Vec::new(), failures: Vec::new() };
     for case in cases(scenario, &info.fault_models) {
         match case.unsuitable(factory) {
@@ -122,8 +130,8 @@ fn run_scenario(factory: &dyn Factory, scenario: &Scenario, info: &Info, failure
             Err(fault) => item.failures.push(failure(Check::Fault, fault.0)),
         }
         item.cases += 1;
-        item.failures.extend(case.run(factory).err());
-        if item.failures.len() as u64 >= failures_max {
+        item.failures.extend(case.run(factory, plan.trace_lines).err());
+        if item.failures.len() as u64 >= plan.failures_max {
             break;
         }
     }
@@ -134,7 +142,7 @@ fn run_seeds(
     factory: &dyn Factory,
     seeds: &Seeds,
     info: &Info,
-    failures_max: u64,
+    plan: &Plan,
     progress: &mut dyn FnMut(Progress),
 ) -> SeedsReport {
     let mut report = SeedsReport { from: seeds.from, ..SeedsReport::default() };
@@ -144,7 +152,7 @@ fn run_seeds(
         return report;
     }
     for seed in seeds.from..seeds.from + seeds.count {
-        let run = run_seed(factory, seeds, &models, seed);
+        let run = run_seed(factory, seeds, &models, seed, plan.trace_lines);
         run.add_to(&mut report.tally);
         report.count += 1;
         let passed = run.violation.is_none();
@@ -160,7 +168,7 @@ fn run_seeds(
         }
         let name = format!("seed {seed}");
         progress(Progress { part: "seeds", name, done: report.count, of: seeds.count, passed });
-        if report.failures.len() as u64 >= failures_max {
+        if report.failures.len() as u64 >= plan.failures_max {
             break;
         }
     }

@@ -135,10 +135,13 @@ fn unsuitable_committees_are_refused(factory: &dyn Factory, info: &Info) -> Verd
     Ok(())
 }
 
+/// Makes settings senseless.
+type Change = fn(&mut Settings);
+
 /// What no host gives: refused or taken, but no trap.
 fn senseless_settings_are_no_trap(factory: &dyn Factory, info: &Info) -> Verdict {
     let good = settings(usual_size(info), info.fault_models[0], &factory.tuning().plain);
-    let changes: [(&str, fn(&mut Settings)); 9] = [
+    let changes: [(&str, Change); 9] = [
         ("an empty committee", |s| s.committee.stakes.clear()),
         ("an empty schedule", |s| s.schedule.clear()),
         ("a schedule with an outsider", |s| s.schedule.push(AuthorityIndex(u32::MAX))),

@@ -365,14 +365,20 @@ impl World<'_> {
 }
 
 /// Runs one seed of a plan; a failing one twice, the second time with a trace.
-pub fn run_seed(factory: &dyn Factory, seeds: &Seeds, models: &[FaultModel], seed: u64) -> Run {
+pub fn run_seed(
+    factory: &dyn Factory,
+    seeds: &Seeds,
+    models: &[FaultModel],
+    seed: u64,
+    trace_lines: usize,
+) -> Run {
     let tuning = factory.tuning();
     let run = draw(seeds, models, &tuning, seed).run(factory);
     if run.violation.is_none() {
         return run;
     }
     let mut again = draw(seeds, models, &tuning, seed);
-    again.setup.traced = true;
+    again.setup.trace_lines = Some(trace_lines);
     let again = again.run(factory);
     // An engine that is not deterministic may pass the second time.
     if again.violation.is_some() { again } else { run }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use moult_conformance::committee;
 use moult_pbft::Pbft;
 use moult_pbft::codec::{
     Batches, CHECKPOINT, Claim, Header, NEW_VIEW, NewView, PRE_PREPARE, PREPARE, Payload, Proposal,
@@ -9,8 +10,6 @@ use moult_pbft::codec::{
 };
 use moult_sdk::engine::{Action, Choice, Engine, Event, Message, Outcome, Recovered, Settings};
 use moult_sdk::{AuthorityIndex, Batch, Digest, FaultModel, Slot, Statement};
-
-use crate::sim::committee;
 
 /// The epoch of all tests.
 pub(crate) const EPOCH: u64 = 3;

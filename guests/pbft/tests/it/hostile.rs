@@ -3,17 +3,16 @@
 
 use std::sync::Arc;
 
+use moult_conformance::{Quality, Rng, Setup, World};
 use moult_pbft::Pbft;
 use moult_pbft::codec::{Claim, Header, NewView, Payload, Proposal, Status, ViewChange, decode, encode};
 use moult_sdk::engine::{Engine, Event, InitError, Message, Recovered};
-use moult_sdk::{AuthorityIndex, CommitIndex, Digest, Slot, Statement};
+use moult_sdk::{AuthorityIndex, CommitIndex, Digest, FaultModel, Slot, Statement};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::bench::{Bench, EPOCH, settings};
-use crate::rng::Rng;
-use crate::runs::storm;
-use crate::sim::Sim;
+use crate::runs::ENGINE;
 
 fn digests(max: usize) -> impl Strategy<Value = Arc<[Digest]>> {
     vec(any::<u8>().prop_map(|n| Digest([n; 32])), 0..max).prop_map(Arc::from)
@@ -85,7 +84,7 @@ proptest! {
 
     #[test]
     fn no_event_makes_a_replica_panic(seed in any::<u64>(), payloads in vec(payload(), 0..6)) {
-        let mut rng = Rng(seed);
+        let mut rng = Rng::new(seed);
         let mut bench = Bench::new(rng.range(0, 3) as u32);
         for payload in payloads {
             for _ in 0..20 {
@@ -125,19 +124,35 @@ fn event(rng: &mut Rng, payload: &Payload) -> Event {
     }
 }
 
+/// A committee after three seconds of lost messages and crashes.
+fn stormy(seed: u64) -> World<'static> {
+    let config = "checkpoint_interval=5\nwindow=20\npipeline=2\nview_timeout_ms=200\nretransmit_ms=60\n";
+    let setup = Setup {
+        seed,
+        config: config.as_bytes().to_vec(),
+        quality: Quality { delay_ms: (1, 30), loss: 10, ..Quality::GOOD },
+        ..Setup::new(&[1; 4], FaultModel::Byzantine)
+    };
+    let mut world = World::new(ENGINE, setup).expect("it starts");
+    world.crash_often(30);
+    for _ in 0..60 {
+        world.submit((seed % 4) as u32, false);
+        world.run(50).expect("nothing breaks");
+    }
+    world
+}
+
 #[test]
 fn any_prefix_of_the_records_starts_and_damaged_ones_are_refused() {
     for seed in 0..40 {
-        let options = storm(seed);
-        let mut sim = Sim::new(options).unwrap();
-        while sim.now < 3_000 && sim.turn().unwrap() {}
-        let records = sim.nodes[0].disk.clone();
+        let world = stormy(seed);
+        let (settings, records) = (world.settings(0), world.recovered_by(0).records);
         for len in 0..=records.len() {
             let recovered = Recovered { records: records[..len].to_vec(), ..Recovered::default() };
-            Pbft::init(sim.settings(0), Some(recovered))
+            Pbft::init(settings.clone(), Some(recovered))
                 .unwrap_or_else(|e| panic!("seed {seed}, {len} records: {e:?}"));
         }
-        let mut rng = Rng(seed);
+        let mut rng = Rng::new(seed);
         for _ in 0..50.min(records.len() * 10) {
             let mut damaged = Recovered { records: records.clone(), ..Recovered::default() };
             let victim = rng.range(0, records.len() as u64 - 1) as usize;
@@ -145,14 +160,14 @@ fn any_prefix_of_the_records_starts_and_damaged_ones_are_refused() {
             let at = rng.range(0, body.len() as u64 - 1) as usize;
             body[at] ^= rng.range(1, 255) as u8;
             // Some damage cannot be seen (a digest of a batch); none of it may panic.
-            if let Err(error) = Pbft::init(sim.settings(0), Some(damaged)) {
+            if let Err(error) = Pbft::init(settings.clone(), Some(damaged)) {
                 assert!(matches!(error, InitError::CorruptRecords(_)));
             }
         }
         if let Some(last) = records.last() {
             let mut twice = Recovered { records: records.clone(), ..Recovered::default() };
             twice.records.push(last.clone());
-            assert!(matches!(Pbft::init(sim.settings(0), Some(twice)), Err(InitError::CorruptRecords(_))));
+            assert!(matches!(Pbft::init(settings.clone(), Some(twice)), Err(InitError::CorruptRecords(_))));
         }
     }
 }

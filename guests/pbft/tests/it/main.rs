@@ -1,13 +1,10 @@
-//! Runs of whole committees, and the messages that a replica must refuse.
+//! One replica on the bench, committees under attacks that know the protocol, and the
+//! messages that a replica must refuse. What every engine must pass is in
+//! `tests/conformance`.
 
 mod attack;
 mod bench;
-mod host;
 mod hostile;
-#[cfg(feature = "planted")]
-mod planted;
-mod rng;
 mod runs;
-mod sim;
 mod views;
 mod votes;

@@ -158,7 +158,7 @@ pub enum Expect {
     LeaderIn(Nodes),
     LeaderNotIn(Nodes),
     Same { on: Nodes },
-    NoEmptyCommits,
+    EmptyCommits { compare: Compare, count: u64 },
     AllFinal,
     Happened(String),
 }

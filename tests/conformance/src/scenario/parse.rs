@@ -269,7 +269,9 @@ fn expect(words: &[&str]) -> Parsed<Expect> {
         ["leader", "in", who @ ..] => Expect::LeaderIn(nodes(who)?),
         ["leader", "not", "in", who @ ..] => Expect::LeaderNotIn(nodes(who)?),
         ["same", "on", on @ ..] => Expect::Same { on: nodes(on)? },
-        ["no", "empty", "commits"] => Expect::NoEmptyCommits,
+        ["empty", "commits", compare, count] => {
+            Expect::EmptyCommits { compare: comparison(compare)?, count: number(count)? }
+        }
         ["all", "final"] => Expect::AllFinal,
         ["happened", what @ ..] if !what.is_empty() => Expect::Happened(what.join(" ")),
         _ => return Err(format!("not understood as an expectation: `{}`", words.join(" "))),

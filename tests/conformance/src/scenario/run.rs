@@ -115,15 +115,15 @@ impl Case<'_> {
     ///
     /// # Errors
     /// Where and why it failed.
-    pub fn run(&self, factory: &dyn Factory) -> Result<Counts, Failure> {
-        match self.attempt(factory, false) {
+    pub fn run(&self, factory: &dyn Factory, trace_lines: usize) -> Result<Counts, Failure> {
+        match self.attempt(factory, None) {
             Ok(counts) => Ok(counts),
             // The same again, this time with the trace.
-            Err(failure) => Err(self.attempt(factory, true).err().unwrap_or(failure)),
+            Err(failure) => Err(self.attempt(factory, Some(trace_lines)).err().unwrap_or(failure)),
         }
     }
 
-    fn attempt(&self, factory: &dyn Factory, traced: bool) -> Result<Counts, Failure> {
+    fn attempt(&self, factory: &dyn Factory, trace_lines: Option<usize>) -> Result<Counts, Failure> {
         let failure = |line: Option<&Line>, violation: Violation, trace| Failure {
             case: self.label(),
             line: line.map_or(0, |line| line.number),
@@ -132,7 +132,7 @@ impl Case<'_> {
             problem: violation.to_string(),
             trace,
         };
-        let setup = Setup { traced, ..self.setup(factory) };
+        let setup = Setup { trace_lines, ..self.setup(factory) };
         let mut world = World::new(factory, setup).map_err(|v| failure(None, v, Vec::new()))?;
         let mut memory = Memory { marks: vec![0; self.stakes.len()], ..Memory::default() };
         for line in &self.variant.steps {
@@ -331,8 +331,9 @@ impl World<'_> {
                 let other = nodes.windows(2).find(|pair| chain(pair[0]) != chain(pair[1]));
                 Ok(other.map(|pair| format!("the chains of nodes {} and {} differ", pair[0], pair[1])))
             }
-            Expect::NoEmptyCommits => {
-                Ok((self.empty_commits > 0).then(|| format!("{} commits are empty", self.empty_commits)))
+            Expect::EmptyCommits { compare, count } => {
+                let empty = self.agreed.values().filter(|batches| batches.is_empty()).count() as u64;
+                Ok((!compare.holds(empty, *count)).then(|| format!("{empty} commits are empty")))
             }
             Expect::AllFinal => Ok((!self.is_settled()).then(|| "not everything is final".to_owned())),
             Expect::Happened(what) => {

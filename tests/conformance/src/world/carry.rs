@@ -41,7 +41,7 @@ impl World<'_> {
 
     /// Carries an outcome out, unless the node crashes at it.
     pub(crate) fn take(&mut self, place: usize, outcome: Outcome) -> Result<(), Violation> {
-        if self.setup.traced && outcome != Outcome::default() {
+        if self.setup.trace_lines.is_some() && outcome != Outcome::default() {
             self.trace(|| format!("node {place} -> {}", words::of_outcome(&outcome)));
         }
         if !self.is_liar(place) {
@@ -167,7 +167,9 @@ impl World<'_> {
                     *mark = (*mark).max((slot.a, slot.b));
                 }
                 Action::Accuse(proof) => self.accuse(place, &proof)?,
-                Action::Measure { .. } => {}
+                Action::Measure { gauge, value } => {
+                    self.nodes[place].measured.insert(gauge, value);
+                }
             }
         }
         Ok(())

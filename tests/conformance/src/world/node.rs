@@ -50,6 +50,8 @@ pub(crate) struct Node {
     pub(crate) behind_since: Option<u64>,
     pub(crate) arm: Option<Arm>,
     pub(crate) gauges: usize,
+    /// Last values of the gauges.
+    pub(crate) measured: BTreeMap<u32, u64>,
 }
 
 /// A crash that is to come.
@@ -117,7 +119,11 @@ impl World<'_> {
         }
     }
 
-    /// What the host of a node hands to its engine at a start.
+    /// What the host of a node would hand to its engine at a start now.
+    pub fn recovered_by(&self, node: u32) -> Recovered {
+        self.recovered(node as usize)
+    }
+
     pub(crate) fn recovered(&self, place: usize) -> Recovered {
         let node = &self.nodes[place];
         let held = node.held.difference(&node.settled);

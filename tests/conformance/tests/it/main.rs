@@ -1,1 +1,4 @@
-//! Tests of the suite.
+//! The suite against the engines of this repository, and against itself.
+
+mod engines;
+mod scenarios;
