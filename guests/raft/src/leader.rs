@@ -134,7 +134,7 @@ impl Raft {
         let patience_ms = self.config.election_timeout_ms.saturating_mul(PATIENCE);
         loop {
             let last = self.log.last().index.0;
-            let has_room = last - self.commit.0 < self.config.pipeline
+            let has_room = last.saturating_sub(self.commit.0) < self.config.pipeline
                 && last.saturating_sub(self.last_final.0) < self.config.window
                 && !is_paused;
             if !has_room && !is_first {

@@ -135,9 +135,8 @@ pub(crate) fn committed(outcome: &Outcome) -> Vec<u64> {
 
 /// The last value of a gauge that an outcome sets.
 pub(crate) fn gauge(outcome: &Outcome, gauge: u32) -> Option<u64> {
-    let values = outcome.release.iter().filter_map(|action| match action {
+    outcome.release.iter().rev().find_map(|action| match action {
         Action::Measure { gauge: g, value } if *g == gauge => Some(*value),
         _ => None,
-    });
-    values.last()
+    })
 }

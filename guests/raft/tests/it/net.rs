@@ -92,6 +92,9 @@ pub(crate) struct Node {
     pub(crate) told: BTreeSet<Digest>,
     pub(crate) chain: BTreeMap<u64, Vec<Digest>>,
     pub(crate) last_final: u64,
+    /// The batches of what is final, up to an index.
+    done: BTreeSet<Digest>,
+    done_to: u64,
     behind_since: Option<u64>,
     pub(crate) next_index: u64,
     pub(crate) last_record: u64,
@@ -233,7 +236,9 @@ impl Net {
         n.told.clear();
         let top = n.chain.last_key_value().map_or(0, |(index, _)| *index);
         n.next_index = top + 1;
-        let done: BTreeSet<Digest> = n.chain.range(..=n.last_final).flat_map(|(_, b)| b.clone()).collect();
+        n.done = n.chain.range(..=n.last_final).flat_map(|(_, b)| b.clone()).collect();
+        n.done_to = n.last_final;
+        let done = n.done.clone();
         let (held, records, last_final) = (n.held.clone(), n.disk.clone(), n.last_final);
         let batches: Vec<Batch> =
             held.difference(&done).filter_map(|d| self.batches.get(d).copied()).collect();
@@ -362,7 +367,11 @@ impl Net {
         n.held.insert(digest);
         // What is final is told to who asks for it only.
         let last_final = n.last_final;
-        let is_done = !wanted && n.chain.range(..=last_final).any(|(_, b)| b.contains(&digest));
+        while n.done_to < last_final {
+            n.done_to += 1;
+            n.done.extend(n.chain.get(&n.done_to).into_iter().flatten());
+        }
+        let is_done = !wanted && n.done.contains(&digest);
         if n.engine.is_some() && !is_done && n.told.insert(digest) {
             self.feed(node, Event::Batches(vec![batch]));
         }
@@ -461,6 +470,8 @@ impl Node {
             told: BTreeSet::new(),
             chain: BTreeMap::new(),
             last_final: 0,
+            done: BTreeSet::new(),
+            done_to: 0,
             behind_since: None,
             next_index: 1,
             last_record: 0,
