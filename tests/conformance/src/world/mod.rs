@@ -24,8 +24,8 @@ pub(crate) use check::{Bounds, check_outcome};
 pub use check::{Check, Violation};
 pub use lie::{Attack, Lie};
 pub use links::{Drop, Kind, Quality};
-pub use node::committee;
 pub(crate) use node::Node;
+pub use node::committee;
 
 use crate::engine::Factory;
 use crate::rng::Rng;

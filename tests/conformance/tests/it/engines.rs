@@ -2,6 +2,7 @@
 
 use moult_conformance::{Check, Factory, Native, Plan, Seeds, conform, draw};
 use moult_pbft::Pbft;
+use moult_raft::Raft;
 use moult_sdk::FaultModel;
 
 /// Seeds to run: 300 from 0, or what `MOULT_CONFORM_SEEDS` and `MOULT_CONFORM_FROM` say.
@@ -20,7 +21,6 @@ struct Open {
 }
 
 /// No bug is known.
-#[allow(dead_code, reason = "for engines without open bugs")]
 const NONE: Open = Open { items: &[], checks: &[] };
 
 /// The tests that an engine has to pass: one line for each engine.
@@ -79,3 +79,4 @@ fn traced(factory: &dyn Factory, models: &[FaultModel], seed: u64) -> u64 {
 const PBFT: Open = Open { items: &["damaged-records-are-no-trap", "blackout"], checks: &[Check::Liveness] };
 
 engine_conforms!(pbft, Pbft, PBFT);
+engine_conforms!(raft, Raft, NONE);

@@ -1,4 +1,5 @@
 //! The suite against the engines of this repository, and against itself.
 
 mod engines;
+mod rogue;
 mod scenarios;
