@@ -13,8 +13,11 @@ pub struct Config {
     /// least two intervals, so that one checkpoint may be missed; at most 4,096.
     pub window: u64,
     /// Proposals of the leader that are not executed yet (`pipeline`), 1 to `window`.
-    /// Small, so that batches gather into larger proposals under load.
     pub pipeline: u64,
+    /// While one of its proposals is not executed, the leader waits so many milliseconds
+    /// before the next (`pace_ms`), at most 60,000, unless there is enough for a full one:
+    /// under load batches gather, and signatures and syncs are paid for once for many.
+    pub pace_ms: u64,
     /// Milliseconds without progress after which a leader is given up
     /// (`view_timeout_ms`), 1 to 3,600,000; doubles up to 32-fold.
     pub view_timeout_ms: u64,
@@ -42,6 +45,7 @@ impl Default for Config {
             checkpoint_interval: 100,
             window: 256,
             pipeline: 8,
+            pace_ms: 20,
             view_timeout_ms: 1_000,
             retransmit_ms: 300,
             #[cfg(feature = "planted")]
@@ -78,6 +82,7 @@ impl Config {
             "checkpoint_interval" => self.checkpoint_interval = number(key, value, 1, 2_048)?,
             "window" => self.window = number(key, value, 2, 4_096)?,
             "pipeline" => self.pipeline = number(key, value, 1, 4_096)?,
+            "pace_ms" => self.pace_ms = number(key, value, 0, 60_000)?,
             "view_timeout_ms" => self.view_timeout_ms = number(key, value, 1, 3_600_000)?,
             "retransmit_ms" => self.retransmit_ms = number(key, value, 1, 3_600_000)?,
             #[cfg(feature = "planted")]
@@ -90,7 +95,7 @@ impl Config {
             }
             _ => {
                 return Err(format!(
-                    "unknown key `{key}`; known: checkpoint_interval, window, pipeline, view_timeout_ms, retransmit_ms"
+                    "unknown key `{key}`; known: checkpoint_interval, window, pipeline, pace_ms, view_timeout_ms, retransmit_ms"
                 ));
             }
         }

@@ -9,6 +9,7 @@ use crate::codec::{Batches, COMMIT, PRE_PREPARE, PREPARE, Payload, Proposal, pro
 use crate::log::{Accepted, Certificate, Committed, Entry, pre_prepare};
 use crate::records::Record;
 use crate::replica::Replica;
+use crate::retransmit::PACE_TIMER;
 use crate::rotation::Rotation;
 
 impl<R: Rotation> Replica<R> {
@@ -19,7 +20,8 @@ impl<R: Rotation> Replica<R> {
             self.next_seq = self.next_seq.max(self.executed + 1);
             let seq = self.next_seq;
             let top = self.stable.seq.saturating_add(self.config.window);
-            if seq > top || seq - 1 - self.executed >= self.config.pipeline {
+            let outstanding = seq - 1 - self.executed;
+            if seq > top || outstanding >= self.config.pipeline || (outstanding > 0 && self.paces()) {
                 break;
             }
             let patience_ms = self.config.view_timeout_ms.saturating_mul(4);
@@ -30,9 +32,26 @@ impl<R: Rotation> Replica<R> {
             let digest = proposal_digest(&batches);
             self.follow(seq, digest, &batches);
             self.resend(seq, Recipients::All);
+            self.proposed_at = Some(self.now);
             proposed = true;
         }
         proposed
+    }
+
+    /// Whether the next proposal has to wait for more batches; if so, for how long is set.
+    fn paces(&mut self) -> bool {
+        let waiting = self.pool.waiting();
+        let Some(due) = self.proposed_at.map(|at| at.saturating_add(self.config.pace_ms)) else {
+            return false;
+        };
+        if due <= self.now || waiting >= self.proposal_max {
+            return false;
+        }
+        if waiting > 0 && !self.pace_timer {
+            self.pace_timer = true;
+            self.out.release.push(Action::SetTimer { id: PACE_TIMER, after_ms: due - self.now });
+        }
+        true
     }
 
     /// Whether this node leads the view, and the view is open.

@@ -85,6 +85,9 @@ pub struct Replica<R> {
     /// When the running view timer fires.
     pub(crate) view_timer: Option<NowMs>,
     pub(crate) retransmit_timer: bool,
+    /// When this node proposed last, and whether it waits to propose again.
+    pub(crate) proposed_at: Option<NowMs>,
+    pub(crate) pace_timer: bool,
 
     pub(crate) record_id: u64,
     /// What was released, by kind.
@@ -182,6 +185,8 @@ impl<R: Rotation> Replica<R> {
             deadline: None,
             view_timer: None,
             retransmit_timer: false,
+            proposed_at: None,
+            pace_timer: false,
             record_id: 0,
             released: [None; 7],
             gauges: [None; GAUGES.len()],

@@ -13,6 +13,8 @@ use crate::rotation::Rotation;
 pub(crate) const VIEW_TIMER: u64 = 1;
 /// Runs while there is anything to send again.
 pub(crate) const RETRANSMIT_TIMER: u64 = 2;
+/// Runs while a leader waits for more batches before it proposes again.
+pub(crate) const PACE_TIMER: u64 = 3;
 
 impl<R: Rotation> Replica<R> {
     /// Whether there is anything that the committee owes an answer to: batches without a
@@ -87,6 +89,8 @@ impl<R: Rotation> Replica<R> {
                     self.retransmit();
                 }
             }
+            // Every step ends with proposing what may be proposed.
+            PACE_TIMER => self.pace_timer = false,
             _ => {}
         }
     }

@@ -125,7 +125,7 @@ pub struct Step {
 pub enum Persist {
     /// Into the guard's file, outside the store.
     Guard(GuardUpdate),
-    /// A batch that is held and not final.
+    /// A batch that is held and not final. Lazy.
     Batch(Arc<HeldBatch>),
     /// A block that is ordered here and not final. Replaces a block of the same index.
     Block(Arc<BlockRecord>),
@@ -161,9 +161,11 @@ pub enum Persist {
 }
 
 impl Persist {
-    /// Whether nothing that leaves the node depends on this being synced.
+    /// Whether nothing that leaves the node depends on this being synced. A batch does not
+    /// wait: what says that it is held here (a vote of the engine, a prepare) comes in a
+    /// later step, which is synced together with all that was written before it.
     pub fn is_lazy(&self) -> bool {
-        matches!(self, Self::Final { .. } | Self::History(_) | Self::TruncateRecords(_))
+        matches!(self, Self::Batch(_) | Self::Final { .. } | Self::History(_) | Self::TruncateRecords(_))
             || matches!(self, Self::Guard(update) if update.is_lazy())
     }
 }

@@ -203,7 +203,7 @@ async fn drain(shared: &Shared) {
 /// Store and guard as found, with what follows from them.
 struct Opened {
     store: Store,
-    guard: GuardFile,
+    guard: Option<GuardFile>,
     recovery: moult_core::Recovery,
 }
 
@@ -220,56 +220,61 @@ impl Opened {
             std::fs::create_dir_all(&dir).map_err(store_error)?;
             Store::create(&dir, genesis, key, options).map_err(store_error)?
         };
-        let loaded = store.load().map_err(store_error)?;
         let fresh_guard = GuardState::new(chain, key, genesis.manifest.identity());
-        let (mut guard, mut stopped) = open_guard(&config.data_dir, fresh_guard, known && !loaded.fresh)?;
-        if stopped.is_none() {
-            stopped = match store.reconcile_guard(&mut guard).map_err(store_error)? {
-                GuardCheck::Fits => None,
-                GuardCheck::Shorter { have, mark } => Some(format!(
-                    "the store ends at block {have}, but block {mark} was final here: it lost its tail. \
-                     The blocks are fetched from peers; restart the node when it has caught up"
-                )),
-                GuardCheck::OtherBlock { global, .. } => Some(format!(
-                    "the store and the signer guard disagree about block {global}: one of them is not this node's"
-                )),
-                GuardCheck::OldGuard { have, noted } => Some(format!(
-                    "the signer guard is older than the store ({have} < {noted}): it was restored or copied. \
-                     Give this authority a new key by an epoch change"
-                )),
-            };
+        let must_exist = store.knows_guard().map_err(store_error)?;
+        let (mut guard, mut stopped) = open_guard(&config.data_dir, fresh_guard.clone(), must_exist)?;
+        if let Some(guard) = &mut guard {
+            if !must_exist && guard.is_new() {
+                store.note_new_guard(guard).map_err(store_error)?;
+            }
+            stopped = mismatch(store.reconcile_guard(guard).map_err(store_error)?);
         }
-        let recovery = store.recovery(&loaded, guard.state().clone(), stopped).map_err(store_error)?;
+        let loaded = store.load().map_err(store_error)?;
+        let state = guard.as_ref().map_or(fresh_guard, |guard| guard.state().clone());
+        let recovery = store.recovery(&loaded, state, stopped).map_err(store_error)?;
         Ok(Self { store, guard, recovery })
     }
 }
 
-/// The guard's file. Where it is missing beside a store that is not new, the node does not
-/// sign: nobody can say what it signed before.
+/// Why a node whose store and guard do not fit together must not sign.
+fn mismatch(found: GuardCheck) -> Option<String> {
+    match found {
+        GuardCheck::Fits => None,
+        GuardCheck::Shorter { have, mark } => Some(format!(
+            "the store ends at block {have}, but block {mark} was final here: it lost its tail. \
+             The blocks are fetched from peers; restart the node when it has caught up"
+        )),
+        GuardCheck::OldStore { have, needed } => Some(format!(
+            "the store is older than the signer guard ({have} < {needed}): it was restored or replaced. \
+             The blocks are fetched from peers; restart the node when it has caught up"
+        )),
+        GuardCheck::OtherBlock { global, .. } => Some(format!(
+            "the store and the signer guard disagree about block {global}: one of them is not this node's"
+        )),
+        GuardCheck::OldGuard { have, noted } => Some(format!(
+            "the signer guard is older than the store ({have} < {noted}): it was restored or copied. \
+             Give this authority a new key by an epoch change"
+        )),
+    }
+}
+
+/// The guard's file; none, with the reason, where the node must not sign: nobody can say
+/// what it signed before.
 fn open_guard(
     data_dir: &Path,
     fresh: GuardState,
     must_exist: bool,
-) -> Result<(GuardFile, Option<String>), NodeError> {
+) -> Result<(Option<GuardFile>, Option<String>), NodeError> {
     let dir = data_dir.join("guard");
     std::fs::create_dir_all(&dir).map_err(store_error)?;
     let path = dir.join("guard");
     match GuardFile::open(&path, fresh.chain, fresh.key) {
-        Ok((guard, _)) => Ok((guard, None)),
+        Ok((guard, _)) => Ok((Some(guard), None)),
         Err(GuardFileError::Missing { .. }) if !must_exist => {
-            Ok((GuardFile::create(&path, fresh).map_err(store_error)?, None))
+            Ok((Some(GuardFile::create(&path, fresh).map_err(store_error)?), None))
         }
         Err(e @ (GuardFileError::Missing { .. } | GuardFileError::Corrupt { .. })) => {
-            // Keeps what an observer notes; never used for signing.
-            let path = dir.join("observer");
-            let guard = match GuardFile::open(&path, fresh.chain, fresh.key) {
-                Ok((guard, _)) => guard,
-                Err(_) => {
-                    let _ = std::fs::remove_file(&path);
-                    GuardFile::create(&path, fresh).map_err(store_error)?
-                }
-            };
-            Ok((guard, Some(format!("{e}. Give this authority a new key by an epoch change"))))
+            Ok((None, Some(format!("{e}. Give this authority a new key by an epoch change"))))
         }
         Err(e) => Err(store_error(e)),
     }

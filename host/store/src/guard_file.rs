@@ -1,10 +1,10 @@
 //! The signer guard's file: outside the database and outside every backup.
 //!
-//! [`GuardFile::append`] collects updates in memory, [`GuardFile::sync`] writes what was
-//! collected and returns once it is durable; the layout is in `guard_format`. Opening
-//! rewrites the file (a new file, synced, renamed over the old one), so that everything that
-//! was read is durable before anything is written after it, and damage in one half is
-//! healed. The same happens when the log is full: it then begins anew with the live state.
+//! [`GuardFile::append`] collects updates in memory, [`GuardFile::commit`] writes what was
+//! collected, with what the same group writes into the store, and returns once it is durable;
+//! the layout is in `guard_format`. Opening rewrites the file (a new file, synced, renamed
+//! over the old one), so that everything that was read is durable before anything is written
+//! after it, and damage in one half is healed.
 //!
 //! # Failure semantics
 //! After a failed write or sync nobody knows what is on the disk. The file refuses every
@@ -21,11 +21,15 @@ use moult_types::{ChainId, PublicKey};
 use thiserror::Error;
 
 use crate::guard_format::{
-    FORMAT, Image, ImageError, LOG_OFFSET, Record, SLOT_BYTES, decode_image, encode_image, is_logged,
+    Entry, FORMAT, Image, ImageError, Record, SLOT_BYTES, StoreWrites, decode_image, encode_image,
+    half_bytes, is_logged, region_offset,
 };
 
-/// Least room for the log in each half; the file is a little larger than twice this.
-pub const LOG_BYTES_MIN: usize = 1 << 20;
+/// Least room of a log; the file is a little larger than four times this. What a group
+/// writes into the store goes through the log, and whenever it is full the store is synced.
+pub const LOG_BYTES_MIN: usize = 4 << 20;
+/// What an entry takes beside its bytes, at most.
+const ENTRY_OVERHEAD_BYTES: usize = 64;
 /// A larger file was not written by this program.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
@@ -120,6 +124,8 @@ pub struct GuardFile {
     hasher: blake3::Hasher,
     /// Encoded updates that are not written yet.
     pending: Vec<u8>,
+    /// As found when the file was opened.
+    store_writes: Vec<StoreWrites>,
     dirty: bool,
     poisoned: bool,
     log_bytes_min: usize,
@@ -132,7 +138,7 @@ impl GuardFile {
     /// [`GuardFileError::Exists`], [`GuardFileError::Io`].
     pub fn create(path: &Path, state: GuardState) -> Result<Self, GuardFileError> {
         match path.try_exists() {
-            Ok(false) => Self::write_new(path, state, 1, LOG_BYTES_MIN),
+            Ok(false) => Self::write_new(path, Image::fresh(state), LOG_BYTES_MIN),
             Ok(true) => Err(GuardFileError::Exists { path: path.to_owned() }),
             Err(e) => Err(failed(path, "look for", e)),
         }
@@ -144,26 +150,27 @@ impl GuardFile {
     /// One variant for each reason why the node may not sign with it.
     pub fn open(path: &Path, chain: ChainId, key: PublicKey) -> Result<(Self, GuardState), GuardFileError> {
         let image = read_image(path)?;
-        let Image { state, sequence, halves_differ } = image;
-        if state.chain != chain {
+        let found = &image.state;
+        if found.chain != chain {
             return Err(GuardFileError::OtherChain {
                 path: path.to_owned(),
-                found: state.chain,
+                found: found.chain,
                 expected: chain,
             });
         }
-        if state.key != key {
-            return Err(GuardFileError::OtherKey { path: path.to_owned(), found: state.key, expected: key });
+        if found.key != key {
+            return Err(GuardFileError::OtherKey { path: path.to_owned(), found: found.key, expected: key });
         }
-        if halves_differ {
-            tracing::warn!(path = %path.display(), sequence, "the halves of the signer guard differ: a torn write or healed damage");
+        if image.halves_differ {
+            tracing::warn!(path = %path.display(), sequence = image.sequence, "the halves of the signer guard differ: a torn write or healed damage");
         }
+        let state = image.state.clone();
         // The same content under the same number: a crash around this changes nothing.
-        let guard = Self::write_new(path, state.clone(), sequence, LOG_BYTES_MIN)?;
+        let guard = Self::write_new(path, image, LOG_BYTES_MIN)?;
         Ok((guard, state))
     }
 
-    /// Takes updates up; they are durable after the next [`GuardFile::sync`].
+    /// Takes updates up; they are durable after the next [`GuardFile::commit`].
     ///
     /// # Errors
     /// [`GuardFileError::Poisoned`].
@@ -173,39 +180,80 @@ impl GuardFile {
             self.state.apply(update);
             self.dirty = true;
             if is_logged(update) {
-                self.pending.extend_from_slice(&moult_types::encode(update));
+                self.pending.extend_from_slice(&moult_types::encode(&Entry::Guard(update.clone())));
             }
         }
         Ok(())
     }
 
-    /// Returns when everything appended is durable.
+    /// Whether the log has room for what was appended and so many bytes for the store.
+    pub fn has_room(&self, store_bytes: usize) -> bool {
+        let room = self.record.log_capacity.saturating_sub(self.record.log_bytes);
+        (self.pending.len() + store_bytes + ENTRY_OVERHEAD_BYTES) as u64 <= room
+    }
+
+    /// Returns when everything appended is durable, and with it what the group writes into
+    /// the store (in the store's encoding; empty: nothing). There is room for it.
     ///
     /// # Errors
     /// [`GuardFileError::Io`]: the process must end; nothing appended may be relied on.
-    pub fn sync(&mut self) -> Result<(), GuardFileError> {
+    pub fn commit(&mut self, store_writes: Vec<u8>) -> Result<(), GuardFileError> {
         self.check()?;
-        if !self.dirty {
+        if !self.dirty && store_writes.is_empty() {
             return Ok(());
         }
         // Whatever happens from here on leaves by success or stays poisoned.
         self.poisoned = true;
-        let room = self.record.log_capacity.saturating_sub(self.record.log_bytes);
-        if self.pending.len() as u64 > room {
-            let rewritten = Self::write_new(
-                &self.path,
-                self.state.clone(),
-                self.record.sequence + 1,
-                self.log_bytes_min,
-            )?;
-            *self = rewritten;
-            return Ok(());
+        if !store_writes.is_empty() {
+            let writes = StoreWrites { sequence: self.record.sequence + 1, writes: store_writes };
+            self.pending.extend_from_slice(&moult_types::encode(&Entry::Store(writes)));
+        }
+        if !self.has_room(0) {
+            let full = io::Error::other("its log is full");
+            return Err(failed(&self.path, "write", full));
         }
         self.write_group().map_err(|e| failed(&self.path, "write", e))?;
+        self.settle();
+        Ok(())
+    }
+
+    /// Begins the log anew with everything appended. The store was synced with all that this
+    /// and all former groups write into it.
+    ///
+    /// # Errors
+    /// As [`GuardFile::commit`].
+    pub fn begin_anew(&mut self) -> Result<(), GuardFileError> {
+        self.check()?;
+        self.poisoned = true;
+        let snapshot = moult_types::encode(&self.state);
+        let sequence = self.record.sequence + 1;
+        if snapshot.len() as u64 * 4 > self.record.log_capacity {
+            let image = Image { sequence, store_sequence: sequence, ..Image::fresh(self.state.clone()) };
+            *self = Self::write_new(&self.path, image, self.log_bytes_min)?;
+            return Ok(());
+        }
+        self.record.region = 1 - self.record.region;
+        self.record.snapshot_bytes = snapshot.len() as u64;
+        self.record.log_bytes = 0;
+        self.record.store_sequence = sequence;
+        self.hasher = blake3::Hasher::new();
+        self.pending = snapshot;
+        self.write_group().map_err(|e| failed(&self.path, "write", e))?;
+        self.settle();
+        Ok(())
+    }
+
+    fn settle(&mut self) {
         self.pending.clear();
+        self.store_writes.clear();
         self.dirty = false;
         self.poisoned = false;
-        Ok(())
+    }
+
+    /// What was found at opening: the store was synced up to the group of this number, and
+    /// these groups wrote into it since, by rising number.
+    pub fn store_writes(&self) -> (u64, &[StoreWrites]) {
+        (self.record.store_sequence, &self.store_writes)
     }
 
     /// Whether something was appended that is not durable yet.
@@ -213,10 +261,15 @@ impl GuardFile {
         self.dirty
     }
 
-    /// Rises by one with every sync of something. A file whose number is below one that was
+    /// Rises by one with every group that is written. A file whose number is below one that was
     /// seen is an old copy.
     pub fn sequence(&self) -> u64 {
         self.record.sequence
+    }
+
+    /// Whether no group was ever written.
+    pub fn is_new(&self) -> bool {
+        self.record.sequence == 1
     }
 
     /// The state with everything appended.
@@ -237,11 +290,13 @@ impl GuardFile {
         self.record.start_count = self.state.start_count;
         self.record.prepared = self.state.prepared;
         self.record.final_mark = self.state.final_mark;
-        let half_bytes = LOG_OFFSET as u64 + self.record.log_capacity;
+        let capacity = self.record.log_capacity;
+        let region = usize::try_from(capacity).ok().and_then(|c| region_offset(self.record.region, c));
+        let region = region.ok_or_else(|| io::Error::other("no such region"))? as u64;
         for half in 0..2_u8 {
-            let start = u64::from(half) * half_bytes;
+            let start = u64::from(half) * half_bytes(capacity);
             self.record.half = half;
-            self.file.write_all_at(&self.pending, start + LOG_OFFSET as u64 + at)?;
+            self.file.write_all_at(&self.pending, start + region + at)?;
             self.file
                 .write_all_at(&self.record.encode(), start + (self.record.slot() * SLOT_BYTES) as u64)?;
         }
@@ -249,21 +304,17 @@ impl GuardFile {
         self.file.sync_data()
     }
 
-    fn write_new(
-        path: &Path,
-        state: GuardState,
-        sequence: u64,
-        log_bytes_min: usize,
-    ) -> Result<Self, GuardFileError> {
-        let (bytes, record, hasher) = encode_image(&state, sequence, log_bytes_min);
+    fn write_new(path: &Path, image: Image, log_bytes_min: usize) -> Result<Self, GuardFileError> {
+        let (bytes, record, hasher) = encode_image(&image, log_bytes_min);
         let file = replace(path, &bytes).map_err(|e| failed(path, "write", e))?;
         Ok(Self {
             path: path.to_owned(),
             file,
-            state,
+            state: image.state,
             record,
             hasher,
             pending: Vec::new(),
+            store_writes: image.store_writes,
             dirty: false,
             poisoned: false,
             log_bytes_min,

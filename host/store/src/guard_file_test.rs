@@ -4,6 +4,7 @@ use moult_types::{CommitIndex, Digest, EpochIdentity, EpochNumber, GlobalIndex, 
 use proptest::prelude::*;
 
 use super::*;
+use crate::guard_format::LOG_OFFSET;
 
 const CHAIN: ChainId = ChainId([1; 32]);
 const KEY: PublicKey = PublicKey([2; 32]);
@@ -36,10 +37,15 @@ fn groups() -> impl Strategy<Value = Vec<Vec<GuardUpdate>>> {
     proptest::collection::vec(proptest::collection::vec(update(), 1..12), 1..20)
 }
 
+/// As a sink does it, with nothing for the store.
+fn write_group(guard: &mut GuardFile) {
+    if guard.has_room(0) { guard.commit(Vec::new()) } else { guard.begin_anew() }.expect("synced");
+}
+
 /// Writes groups; gives the state before and after the last one, with the bytes on disk.
 fn write(dir: &Path, groups: &[Vec<GuardUpdate>]) -> ((GuardState, Vec<u8>), (GuardState, Vec<u8>)) {
     let path = dir.join("guard");
-    let mut guard = GuardFile::write_new(&path, fresh(), 1, SMALL).expect("written");
+    let mut guard = GuardFile::write_new(&path, Image::fresh(fresh()), SMALL).expect("written");
     let bytes = || std::fs::read(&path).expect("readable");
     let mut model = fresh();
     let mut before = (model.clone(), bytes());
@@ -49,7 +55,7 @@ fn write(dir: &Path, groups: &[Vec<GuardUpdate>]) -> ((GuardState, Vec<u8>), (Gu
         }
         guard.append(group).expect("appended");
         group.iter().for_each(|update| model.apply(update));
-        guard.sync().expect("synced");
+        write_group(&mut guard);
         assert_eq!(guard.state(), &model);
         assert!(!guard.is_dirty());
     }
@@ -139,7 +145,7 @@ proptest! {
     fn no_image_makes_reading_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..600), size in 0..6 * SLOT_BYTES, at in any::<prop::sample::Index>(),
     ) {
-        let (mut image, ..) = encode_image(&fresh(), 1, SMALL);
+        let (mut image, ..) = encode_image(&Image::fresh(fresh()), SMALL);
         image.truncate(size);
         let start = at.index(image.len() + 1);
         for (to, from) in image[start..].iter_mut().zip(&bytes) {
@@ -195,10 +201,10 @@ fn damage_in_both_halves_is_an_error_or_the_former_group() {
 }
 
 #[test]
-fn a_full_log_is_rewritten_with_the_live_state() {
+fn a_full_log_begins_anew_with_the_live_state() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("guard");
-    let mut guard = GuardFile::write_new(&path, fresh(), 1, SMALL).expect("written");
+    let mut guard = GuardFile::write_new(&path, Image::fresh(fresh()), SMALL).expect("written");
     let mut model: BTreeMap<_, _> = BTreeMap::new();
     for a in 0..500 {
         let slot = Slot { kind: 1, a, b: 0 };
@@ -210,14 +216,44 @@ fn a_full_log_is_rewritten_with_the_live_state() {
             model = model.split_off(&(scope, 1, a, 0));
         }
         guard.append(&group).expect("appended");
-        guard.sync().expect("synced");
+        write_group(&mut guard);
     }
     assert_eq!(guard.state().slots, model);
     assert_eq!(guard.sequence(), 501);
-    assert_eq!(path.metadata().expect("there").len(), 2 * (LOG_OFFSET + SMALL) as u64);
+    assert_eq!(path.metadata().expect("there").len(), 2 * (LOG_OFFSET + 2 * SMALL) as u64);
     drop(guard);
     let (_, state) = GuardFile::open(&path, CHAIN, KEY).expect("opened");
     assert_eq!(state.slots, model);
+}
+
+#[test]
+fn what_groups_write_into_the_store_is_found_until_the_log_begins_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("guard");
+    let mut guard = GuardFile::write_new(&path, Image::fresh(fresh()), SMALL).expect("written");
+    let found = |path: &Path| {
+        let (guard, state) = GuardFile::open(path, CHAIN, KEY).expect("opened");
+        let (from, groups) = guard.store_writes();
+        (from, groups.iter().map(|g| (g.sequence, g.writes.clone())).collect::<Vec<_>>(), state.start_count)
+    };
+    guard.commit(b"one".to_vec()).expect("written");
+    guard.append(&[GuardUpdate::Started { count: 5 }]).expect("appended");
+    guard.commit(Vec::new()).expect("written");
+    guard.commit(b"three".to_vec()).expect("written");
+    let all = vec![(2, b"one".to_vec()), (4, b"three".to_vec())];
+    assert_eq!(found(&path), (1, all.clone(), 5));
+    // Opening keeps it, however often.
+    assert_eq!(found(&path), (1, all, 5));
+    let (mut guard, _) = GuardFile::open(&path, CHAIN, KEY).expect("opened");
+    assert!(guard.has_room(3000) && !guard.has_room(LOG_BYTES_MIN));
+    guard.append(&[GuardUpdate::Started { count: 6 }]).expect("appended");
+    guard.begin_anew().expect("written");
+    assert_eq!(guard.store_writes(), (5, [].as_slice()));
+    guard.commit(b"six".to_vec()).expect("written");
+    assert_eq!(found(&path), (5, vec![(6, b"six".to_vec())], 6));
+    // What does not fit is refused, and nothing may follow.
+    assert!(guard.commit(vec![0; LOG_BYTES_MIN]).is_err());
+    assert!(matches!(guard.commit(Vec::new()), Err(GuardFileError::Poisoned { .. })));
 }
 
 #[test]
@@ -259,10 +295,11 @@ fn after_a_failed_write_everything_is_refused() {
     let mut guard = GuardFile::create(&path, fresh()).expect("created");
     let writable = std::mem::replace(&mut guard.file, File::open("/dev/null").expect("read only"));
     guard.append(&[GuardUpdate::Started { count: 1 }]).expect("appended");
-    assert!(matches!(guard.sync(), Err(GuardFileError::Io { .. })));
+    assert!(matches!(guard.commit(Vec::new()), Err(GuardFileError::Io { .. })));
     // The disk works again: nothing is retried all the same.
     guard.file = writable;
-    assert!(matches!(guard.sync(), Err(GuardFileError::Poisoned { .. })));
+    assert!(matches!(guard.commit(Vec::new()), Err(GuardFileError::Poisoned { .. })));
+    assert!(matches!(guard.begin_anew(), Err(GuardFileError::Poisoned { .. })));
     assert!(matches!(guard.append(&[]), Err(GuardFileError::Poisoned { .. })));
     drop(guard);
     let (_, state) = GuardFile::open(&path, CHAIN, KEY).expect("opened");

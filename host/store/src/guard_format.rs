@@ -3,15 +3,19 @@
 //! The file holds everything twice, in two halves of equal size; each half is
 //!
 //! ```text
-//! 0         4096      8192                             8192 + capacity
-//! | slot A  | slot B  | log: snapshot, updates ... zeros |
+//! 0         4096      8192                  8192 + capacity       8192 + 2 x capacity
+//! | slot A  | slot B  | region 0            | region 1            |
+//!                     | log: snapshot, entries ... old bytes      |
 //! ```
 //!
-//! A group of updates is appended to both logs, then a commit record goes into slot
-//! `sequence % 2` of both halves, and one sync covers the four writes. The record holds the
-//! length and the hash of the log up to and with the group, and the values that change with
-//! every block (last prepare, marks), so that these do not grow the log. It is smaller than
-//! a sector.
+//! A group of entries is appended to the log, which lies in one of the regions, and a
+//! record goes into slot `sequence % 2`; all of it in both halves, and one sync covers it.
+//! The record names the region and holds the length and the hash of the log up to and with
+//! the group, and the values that change with every block (last prepare, marks), so that
+//! these do not grow the log. It is smaller than a sector. A log that is full begins anew,
+//! with the live state, in the other region. An entry is an update of the guard, or what a
+//! group writes into the store: the store's own files are not synced with the group, and
+//! what they lose in a crash is taken from here.
 //!
 //! # Invariants
 //! - A group's sync leaves the former record and the log under it untouched: a write that is
@@ -24,6 +28,8 @@
 //!   recorded a later one.
 //! - Records name their half, and the sequence number names the slot: a misdirected write
 //!   does not count.
+//! - A log holds what was written into the store after the record's `store_sequence`, and
+//!   begins anew only when the store is synced up to there.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use moult_core::guard::GuardState;
@@ -49,7 +55,11 @@ pub(crate) struct Record {
     pub(crate) sequence: u64,
     pub(crate) chain: ChainId,
     pub(crate) key: PublicKey,
+    /// Of one region.
     pub(crate) log_capacity: u64,
+    pub(crate) region: u8,
+    /// The group up to which the store was synced when this log began.
+    pub(crate) store_sequence: u64,
     pub(crate) snapshot_bytes: u64,
     pub(crate) log_bytes: u64,
     pub(crate) log_hash: [u8; HASH_BYTES],
@@ -58,13 +68,41 @@ pub(crate) struct Record {
     pub(crate) final_mark: (GlobalIndex, Digest),
 }
 
+/// What follows the snapshot in a log.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) enum Entry {
+    /// An update of the guard.
+    Guard(GuardUpdate),
+    /// What the group of that sequence number wrote into the store.
+    Store(StoreWrites),
+}
+
+/// What a group wrote into the store.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct StoreWrites {
+    /// Sequence number of the group.
+    pub sequence: u64,
+    /// In the store's own encoding.
+    pub writes: Vec<u8>,
+}
+
 /// What an image of the file says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Image {
     pub(crate) state: GuardState,
     pub(crate) sequence: u64,
+    /// What was written into the store after this group, by rising number.
+    pub(crate) store_sequence: u64,
+    pub(crate) store_writes: Vec<StoreWrites>,
     /// The two halves do not say the same: a torn write, or damage that the other half healed.
     pub(crate) halves_differ: bool,
+}
+
+impl Image {
+    /// Of a guard that is made now.
+    pub(crate) fn fresh(state: GuardState) -> Self {
+        Self { state, sequence: 1, store_sequence: 1, store_writes: Vec::new(), halves_differ: false }
+    }
 }
 
 /// Why an image cannot be used.
@@ -125,22 +163,38 @@ impl Record {
         moult_types::decode(body).map(Some).map_err(|e| ImageError::Damaged(e.to_string()))
     }
 
-    /// The state, if the log is the one this record was written over.
-    fn replay(&self, log: &[u8]) -> Option<GuardState> {
-        let log = log.get(..usize::try_from(self.log_bytes).ok()?)?;
+    /// The state and the store's writes, if the log is the one this record was written over.
+    fn replay(&self, half: &[u8]) -> Option<(GuardState, Vec<StoreWrites>)> {
+        let start = region_offset(self.region, usize::try_from(self.log_capacity).ok()?)?;
+        let end = start.checked_add(usize::try_from(self.log_bytes).ok()?)?;
+        let log = half.get(start..end)?;
         if *blake3::hash(log).as_bytes() != self.log_hash {
             return None;
         }
-        let (snapshot, mut updates) = log.split_at_checked(usize::try_from(self.snapshot_bytes).ok()?)?;
+        let (snapshot, mut entries) = log.split_at_checked(usize::try_from(self.snapshot_bytes).ok()?)?;
         let mut state: GuardState = moult_types::decode(snapshot).ok()?;
-        while !updates.is_empty() {
-            state.apply(&GuardUpdate::deserialize(&mut updates).ok()?);
+        let mut store_writes = Vec::new();
+        while !entries.is_empty() {
+            match Entry::deserialize(&mut entries).ok()? {
+                Entry::Guard(update) => state.apply(&update),
+                Entry::Store(writes) => store_writes.push(writes),
+            }
         }
         state.start_count = self.start_count;
         state.prepared = self.prepared;
         state.final_mark = self.final_mark;
-        (state.chain == self.chain && state.key == self.key).then_some(state)
+        (state.chain == self.chain && state.key == self.key).then_some((state, store_writes))
     }
+}
+
+/// Where a region begins within a half.
+pub(crate) fn region_offset(region: u8, capacity: usize) -> Option<usize> {
+    capacity.checked_mul(usize::from(region))?.checked_add(LOG_OFFSET)
+}
+
+/// Size of a half.
+pub(crate) fn half_bytes(capacity: u64) -> u64 {
+    LOG_OFFSET as u64 + 2 * capacity
 }
 
 /// Reads an image: the newest record whose log is whole, from either half.
@@ -151,11 +205,12 @@ pub(crate) fn decode_image(bytes: &[u8]) -> Result<Image, ImageError> {
     for half in 0..2_u8 {
         let start = usize::from(half) * half_bytes;
         let Some(image) = bytes.get(start..start + half_bytes) else { continue };
-        let log = image.get(LOG_OFFSET..).unwrap_or_default();
         for slot in 0..2_usize {
             let slot_bytes = image.get(slot * SLOT_BYTES..(slot + 1) * SLOT_BYTES).unwrap_or_default();
             match Record::decode(slot_bytes) {
-                Ok(Some(record)) if record.half == half && record.slot() == slot => found.push((record, log)),
+                Ok(Some(record)) if record.half == half && record.slot() == slot => {
+                    found.push((record, image))
+                }
                 Ok(_) => {}
                 Err(ImageError::Newer(format)) => newer = Some(format),
                 Err(ImageError::Damaged(_)) => {}
@@ -167,50 +222,57 @@ pub(crate) fn decode_image(bytes: &[u8]) -> Result<Image, ImageError> {
     }
     let records = found.len();
     found.sort_by_key(|(record, _)| std::cmp::Reverse(record.sequence));
-    for (record, log) in &found {
-        let Some(state) = record.replay(log) else { continue };
+    for (record, image) in &found {
+        let Some((state, store_writes)) = record.replay(image) else { continue };
         let newest = found.iter().map(|(record, _)| record.sequence).max();
-        let copies =
-            found.iter().filter(|(r, log)| r.sequence == record.sequence && r.replay(log).is_some()).count();
+        let copies = found
+            .iter()
+            .filter(|(r, image)| r.sequence == record.sequence && r.replay(image).is_some())
+            .count();
         let halves_differ = copies != 2 || newest != Some(record.sequence);
-        return Ok(Image { state, sequence: record.sequence, halves_differ });
+        let (sequence, store_sequence) = (record.sequence, record.store_sequence);
+        return Ok(Image { state, sequence, store_sequence, store_writes, halves_differ });
     }
     Err(ImageError::Damaged(format!("{records} of its 4 records are readable and none has its whole log")))
 }
 
-/// A whole file that holds one state and nothing to replay.
-pub(crate) fn encode_image(
-    state: &GuardState,
-    sequence: u64,
-    log_bytes_min: usize,
-) -> (Vec<u8>, Record, blake3::Hasher) {
-    let snapshot = moult_types::encode(state);
-    // Room for three times as much again, so that rewriting is rare whatever is live.
-    let capacity = log_bytes_min.max(snapshot.len().saturating_mul(4)).next_multiple_of(SLOT_BYTES);
+/// A whole file that holds what an image says, in region 0.
+pub(crate) fn encode_image(image: &Image, log_bytes_min: usize) -> (Vec<u8>, Record, blake3::Hasher) {
+    let state = &image.state;
+    let mut log = moult_types::encode(state);
+    let snapshot_bytes = log.len();
+    for writes in &image.store_writes {
+        log.extend_from_slice(&moult_types::encode(&Entry::Store(writes.clone())));
+    }
+    // Room for three times as much again, so that beginning anew is rare whatever is live.
+    let capacity = log_bytes_min.max(snapshot_bytes.saturating_mul(4)).max(log.len());
+    let capacity = capacity.next_multiple_of(SLOT_BYTES);
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&snapshot);
+    hasher.update(&log);
     let mut record = Record {
         half: 0,
-        sequence,
+        sequence: image.sequence,
         chain: state.chain,
         key: state.key,
         log_capacity: capacity as u64,
-        snapshot_bytes: snapshot.len() as u64,
-        log_bytes: snapshot.len() as u64,
+        region: 0,
+        store_sequence: image.store_sequence,
+        snapshot_bytes: snapshot_bytes as u64,
+        log_bytes: log.len() as u64,
         log_hash: *hasher.finalize().as_bytes(),
         start_count: state.start_count,
         prepared: state.prepared,
         final_mark: state.final_mark,
     };
-    let mut bytes = Vec::with_capacity(2 * (LOG_OFFSET + capacity));
+    let mut bytes = Vec::with_capacity(2 * (LOG_OFFSET + 2 * capacity));
     for half in 0..2 {
         record.half = half;
         let start = bytes.len();
         bytes.resize(start + record.slot() * SLOT_BYTES, 0);
         bytes.extend_from_slice(&record.encode());
         bytes.resize(start + LOG_OFFSET, 0);
-        bytes.extend_from_slice(&snapshot);
-        bytes.resize(start + LOG_OFFSET + capacity, 0);
+        bytes.extend_from_slice(&log);
+        bytes.resize(start + LOG_OFFSET + 2 * capacity, 0);
     }
     record.half = 0;
     (bytes, record, hasher)

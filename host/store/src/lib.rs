@@ -1,7 +1,7 @@
 //! Durable things: the store, the signer guard's file, and the thread that writes both.
 //!
 //! - [`GuardFile`]: what was signed, in a file of its own, outside the database and outside
-//!   every backup.
+//!   every backup; and the log of what the database has not synced yet.
 //! - [`Store`]: chain, batches, engine records, history and the replicated state in one
 //!   database. [`Store::load`] checks what it reads; [`Store::check_guard`] finds a store
 //!   that has silently lost its tail.
@@ -31,6 +31,7 @@ mod writer;
 pub use durable::DurableLog;
 pub use error::StoreError;
 pub use guard_file::{GuardFile, GuardFileError, LOG_BYTES_MIN};
+pub use guard_format::StoreWrites;
 pub use load::{GuardCheck, Loaded};
 pub use lock::DirLock;
 pub use modules::ModuleFiles;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use moult_core::Recovery;
 use moult_core::governance::Ledger;
 use moult_core::guard::GuardState;
-use moult_core::io::{EngineRecord, EpochStart, GuardUpdate};
+use moult_core::io::{EngineRecord, EpochStart};
 use moult_sdk::engine::DurableRecord;
 use moult_types::block::link;
 use moult_types::{
@@ -15,9 +15,10 @@ use moult_types::{
 
 use crate::error::StoreError;
 use crate::guard_file::GuardFile;
+use crate::guard_format::StoreWrites;
 use crate::store::{META_GENESIS, META_GUARD, META_LEDGER, Store};
-use crate::tables::{Table, number_key};
-use crate::write::StoredRecord;
+use crate::tables::{Changes, Table, number_key};
+use crate::write::{GuardNote, StoredRecord};
 
 /// What is stored, as far as a replica needs it to go on.
 #[derive(Clone, Debug)]
@@ -48,7 +49,7 @@ pub struct Loaded {
 }
 
 /// How store and guard fit together. Everything but [`GuardCheck::Fits`] means that the node
-/// signs nothing until it has repaired itself from its peers (`Shorter`), or at all.
+/// signs nothing until it has repaired itself from its peers (`Shorter`, `OldStore`), or at all.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum GuardCheck {
     /// The store holds what the guard has seen final.
@@ -68,6 +69,14 @@ pub enum GuardCheck {
         have: Digest,
         /// The hash that the guard knows of.
         mark: Digest,
+    },
+    /// The store lost more than a crash can take: it was restored or replaced. Fetch the
+    /// chain from peers, then check again.
+    OldStore {
+        /// The guard's group that the store has seen last.
+        have: u64,
+        /// The one that it must have seen.
+        needed: u64,
     },
     /// The guard is older than the store: it was restored or replaced. It has forgotten
     /// signatures.
@@ -162,26 +171,72 @@ impl Store {
         })
     }
 
-    /// Makes up for a crash between the syncs of store and guard, then compares the two; see
-    /// [`GuardCheck`]. To be called at every start, before the guard is used.
+    /// Whether a guard's file was ever written beside this store.
     ///
-    /// The store is synced first and holds what the guard gets with the same group, under
-    /// the guard's next sequence number. So a signature that is found in the store (in an
-    /// engine's record, in a batch) is known to the guard, too.
+    /// # Errors
+    /// The disk, a damaged record.
+    pub fn knows_guard(&self) -> Result<bool, StoreError> {
+        Ok(self.tables.get::<GuardNote>(Table::Meta, META_GUARD)?.is_some())
+    }
+
+    /// Notes, durably, that there is a guard's file: from now on this store without one is
+    /// that of a node that has forgotten what it signed.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn note_new_guard(&self, guard: &GuardFile) -> Result<(), StoreError> {
+        let mut changes = Changes::default();
+        let note = GuardNote::Written { sequence: guard.sequence() };
+        changes.put_sealed(Table::Meta, META_GUARD, &note);
+        changes.commit(&self.tables, true)
+    }
+
+    /// Gives the store what it lost in a crash and the guard's file has, or the guard what
+    /// only the store has (see [`DurableLog`](crate::DurableLog)); then compares the two. To
+    /// be called at every start, before anything else is read.
     ///
     /// # Errors
     /// The disk, a damaged record.
     pub fn reconcile_guard(&self, guard: &mut GuardFile) -> Result<GuardCheck, StoreError> {
-        if let Some((noted, updates)) = self.tables.get::<(u64, Vec<GuardUpdate>)>(Table::Meta, META_GUARD)? {
-            let have = guard.sequence();
-            if have + 1 < noted {
-                return Ok(GuardCheck::OldGuard { have, noted });
+        let have = guard.sequence();
+        let noted = match self.tables.get::<GuardNote>(Table::Meta, META_GUARD)? {
+            None => 1,
+            Some(GuardNote::Written { sequence }) if sequence > have => {
+                return Ok(GuardCheck::OldGuard { have, noted: sequence });
             }
-            if have < noted {
-                guard.append(&updates)?;
-                guard.sync()?;
+            Some(GuardNote::Written { sequence }) => sequence,
+            Some(GuardNote::ToBeWritten { sequence, .. }) if sequence > have + 1 => {
+                return Ok(GuardCheck::OldGuard { have, noted: sequence });
             }
+            Some(GuardNote::ToBeWritten { sequence, updates }) => {
+                if sequence > have {
+                    guard.append(&updates)?;
+                    guard.begin_anew()?;
+                }
+                sequence
+            }
+        };
+        let (from, groups) = guard.store_writes();
+        if noted < from {
+            return Ok(GuardCheck::OldStore { have: noted, needed: from });
         }
+        for group in groups.iter().filter(|group| group.sequence > noted) {
+            self.take_back(group)?;
+        }
+        self.compare_with_guard(guard)
+    }
+
+    fn take_back(&self, group: &StoreWrites) -> Result<(), StoreError> {
+        let Some(mut changes) = Changes::decode(&group.writes) else {
+            let what = format!("group {} of the signer guard's log", group.sequence);
+            return Err(StoreError::corrupt(&self.tables.path, what, "it cannot be read"));
+        };
+        let note = GuardNote::Written { sequence: group.sequence };
+        changes.put_sealed(Table::Meta, META_GUARD, &note);
+        changes.commit(&self.tables, false)
+    }
+
+    fn compare_with_guard(&self, guard: &GuardFile) -> Result<GuardCheck, StoreError> {
         let guard = guard.state();
         let have = self.last_final()?;
         let (mark, hash) = guard.final_mark;

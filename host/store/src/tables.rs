@@ -231,6 +231,43 @@ impl Changes {
         self.writes.is_empty()
     }
 
+    /// Appends the writes to what [`Changes::decode`] reads.
+    pub(crate) fn encode(&self, to: &mut Vec<u8>) {
+        for ((table, key), value) in &self.writes {
+            to.push(*table as u8);
+            put_bytes(to, key);
+            match value {
+                None => to.push(0),
+                Some(value) => {
+                    to.push(1);
+                    put_bytes(to, value);
+                }
+            }
+        }
+    }
+
+    /// Writes that were encoded one after the other; `None` if they were not.
+    pub(crate) fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let mut changes = Self::default();
+        while let Some((table, rest)) = bytes.split_first() {
+            let table = *Table::ALL.get(usize::from(*table))?;
+            let (key, rest) = take_bytes(rest)?;
+            match rest.split_first()? {
+                (0, rest) => {
+                    changes.remove(table, key);
+                    bytes = rest;
+                }
+                (1, rest) => {
+                    let (value, rest) = take_bytes(rest)?;
+                    changes.put(table, key, value.into());
+                    bytes = rest;
+                }
+                _ => return None,
+            }
+        }
+        Some(changes)
+    }
+
     /// Commits at once; `durable`: returns when this and everything before it is synced.
     pub(crate) fn commit(&mut self, tables: &Tables, durable: bool) -> Result<(), StoreError> {
         let mode = if durable { PersistMode::SyncAll } else { PersistMode::Buffer };
@@ -250,6 +287,17 @@ impl Changes {
         }
         batch.commit().map_err(|e| StoreError::database(&tables.path, "commit", e))
     }
+}
+
+fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
+    // Values are at most a batch or a record: far below the range of the length.
+    to.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    to.extend_from_slice(bytes);
+}
+
+fn take_bytes(from: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = from.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_le_bytes(*len) as usize)
 }
 
 #[cfg(test)]
@@ -273,6 +321,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn changes_are_read_as_they_were_written(
+            writes in proptest::collection::vec((0..9_usize, any::<Vec<u8>>(), any::<Option<Vec<u8>>>()), 0..20),
+            noise in any::<Vec<u8>>(),
+        ) {
+            let (mut changes, mut bytes) = (Changes::default(), Vec::new());
+            for (table, key, value) in writes {
+                let mut one = Changes::default();
+                one.writes.insert((Table::ALL[table], key), value.map(Into::into));
+                one.encode(&mut bytes);
+                changes.writes.append(&mut one.writes);
+            }
+            prop_assert_eq!(Changes::decode(&bytes).map(|read| read.writes), Some(changes.writes));
+            let _ = Changes::decode(&noise);
+        }
+
         #[test]
         fn unsealing_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = unseal::<moult_types::BlockRecord>(Table::Blocks, b"k", &bytes);

@@ -2,12 +2,30 @@
 
 use std::collections::BTreeSet;
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use moult_core::io::{EngineRecord, EpochStart, GuardUpdate, Persist};
 use moult_types::{Signed, Statement};
 
 use crate::error::StoreError;
 use crate::store::{META_GUARD, META_LEDGER};
 use crate::tables::{Changes, Table, Tables, number_key};
+
+/// What the store knows of the guard's last group.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) enum GuardNote {
+    /// The guard has it.
+    Written {
+        /// Its number.
+        sequence: u64,
+    },
+    /// The guard gets it next, with these updates.
+    ToBeWritten {
+        /// Its number.
+        sequence: u64,
+        /// What the guard takes up with it.
+        updates: Vec<GuardUpdate>,
+    },
+}
 
 /// How an engine record is stored under its id.
 pub(crate) type StoredRecord = (Vec<u8>, Vec<Statement>, Vec<Signed>);
@@ -77,16 +95,14 @@ impl StoreWriter {
         Ok(())
     }
 
-    /// Notes what the guard's file gets once this is synced, and the sequence number that it
-    /// then has: [`Store::reconcile_guard`](crate::Store::reconcile_guard) makes up for a
-    /// crash in between.
-    pub fn note_guard(&mut self, sequence: u64, updates: &[GuardUpdate]) {
-        self.changes.put_sealed(Table::Meta, META_GUARD, &(sequence, updates));
+    /// Notes the group of the guard's file that this commit belongs to.
+    pub(crate) fn note_guard(&mut self, note: &GuardNote) {
+        self.changes.put_sealed(Table::Meta, META_GUARD, note);
     }
 
-    /// Whether nothing was collected since the last commit.
-    pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
+    /// Appends what was collected since the last commit, encoded.
+    pub(crate) fn encode_changes(&self, to: &mut Vec<u8>) {
+        self.changes.encode(to);
     }
 
     /// Stores what was collected, all of it or nothing; `durable`: returns when this and

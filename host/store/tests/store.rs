@@ -10,6 +10,7 @@ use moult_core::io::{GuardUpdate, Persist};
 use moult_store::{
     Applied, DirLock, DurableLog, GuardCheck, GuardFile, Loaded, Sink, Store, StoreError, StoreOptions,
 };
+use moult_types::state::StateReader;
 use moult_types::{
     BlockRecord, ChainId, Digest, EpochNumber, GlobalIndex, ModuleHash, PublicKey, Scope, Slot,
 };
@@ -231,71 +232,137 @@ fn the_state_is_read_as_it_was() {
     assert_eq!(open(dir.path()).expect("opened").state().applied().expect("read"), applied);
 }
 
-/// A guard that was put back from a copy is noticed, as far as the store has seen later ones.
-#[test]
-fn an_old_guard_is_noticed() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("guard");
-    let store = create(dir.path());
-    let file = GuardFile::create(&path, guard()).expect("created");
-    let copy = std::fs::read(&path).expect("read");
-    let mut chain = Chain::new();
-    let mut log = DurableLog::new(store.writer().expect("a writer"), file);
-    for _ in 0..5 {
-        let mut step = ordered(&mut chain);
-        let last = chain.blocks.last().expect("a block");
-        step.push(Persist::Guard(GuardUpdate::Prepared { index: last.block.index, hash: last.hash }));
-        log.apply(&step).expect("applied");
-        log.commit(true).expect("committed");
-    }
-    drop(log);
-    let check = || {
-        let (mut file, _) = GuardFile::open(&path, genesis().chain(), NODE).expect("opened");
-        store.reconcile_guard(&mut file).expect("read")
-    };
-    assert_eq!(check(), GuardCheck::Fits);
-    std::fs::write(&path, copy).expect("written");
-    assert_eq!(check(), GuardCheck::OldGuard { have: 1, noted: 6 });
+/// A node with three groups, and its files as they were before the last group.
+struct Torn {
+    dir: tempfile::TempDir,
+    expected: moult_core::guard::GuardState,
+    guard_before: Vec<u8>,
+    chain: Chain,
 }
 
-/// A crash after the sync of the store and before that of the guard: the guard gets what it
-/// missed before anything is signed.
-#[test]
-fn a_crash_between_the_two_syncs_is_made_good() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("guard");
-    let store = create(dir.path());
-    let file = GuardFile::create(&path, guard()).expect("created");
-    let mut log = DurableLog::new(store.writer().expect("a writer"), file);
-    let mut chain = Chain::new();
-    let mut expected = guard();
-    let mut before = Vec::new();
-    for number in 1..=3 {
-        before = std::fs::read(&path).expect("read");
-        let mut step = ordered(&mut chain);
-        let slot = Slot { kind: 1, a: number, b: 0 };
-        let scope = Scope::Epoch(guard().identity);
-        let last = chain.blocks.last().expect("a block");
-        let updates = [
-            GuardUpdate::Signed { scope, slot, digest: Digest([number as u8; 32]) },
-            GuardUpdate::Prepared { index: last.block.index, hash: last.hash },
-            GuardUpdate::FinalMark { global: last.global, hash: last.hash },
-        ];
-        updates.iter().for_each(|update| expected.apply(update));
-        step.extend(updates.map(Persist::Guard));
-        step.push(chain.finality(1));
-        log.apply(&step).expect("applied");
-        log.commit(true).expect("committed");
+impl Torn {
+    /// `payload`: what the last group writes besides, in bytes.
+    fn new(payload: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("guard");
+        let store = create(&dir.path().join("store"));
+        let file = GuardFile::create(&path, guard()).expect("created");
+        store.note_new_guard(&file).expect("noted");
+        let mut log = DurableLog::new(store.writer().expect("a writer"), Some(file));
+        let (mut chain, mut expected) = (Chain::new(), guard());
+        let mut guard_before = Vec::new();
+        for number in 1..=3 {
+            if number == 3 {
+                copy(&dir.path().join("store"), &dir.path().join("store-before"));
+                guard_before = std::fs::read(&path).expect("read");
+            }
+            let mut step = ordered(&mut chain);
+            let slot = Slot { kind: 1, a: number, b: 0 };
+            let scope = Scope::Epoch(guard().identity);
+            let last = chain.blocks.last().expect("a block");
+            let updates = [
+                GuardUpdate::Signed { scope, slot, digest: Digest([number as u8; 32]) },
+                GuardUpdate::Prepared { index: last.block.index, hash: last.hash },
+                GuardUpdate::FinalMark { global: last.global, hash: last.hash },
+            ];
+            updates.iter().for_each(|update| expected.apply(update));
+            step.extend(updates.map(Persist::Guard));
+            step.push(chain.finality(1));
+            if number == 3 && payload > 0 {
+                let mut record = engine_record(1);
+                record.record.body = vec![7; payload];
+                step.push(Persist::Record(record));
+            }
+            log.apply(&step).expect("applied");
+            log.commit(true).expect("committed");
+        }
+        Self { dir, expected, guard_before, chain }
     }
-    drop(log);
-    std::fs::write(&path, before).expect("written");
-    // Twice, since a crash may come again at any point of it.
-    for _ in 0..2 {
+
+    /// Takes the store as it was before the last group, as after a crash before its sync.
+    fn lose_store(&self) {
+        std::fs::remove_dir_all(self.dir.path().join("store")).expect("removed");
+        copy(&self.dir.path().join("store-before"), &self.dir.path().join("store"));
+    }
+
+    fn check(&self) -> GuardCheck {
+        let store = open(&self.dir.path().join("store")).expect("opened");
+        let path = self.dir.path().join("guard");
         let (mut file, _) = GuardFile::open(&path, genesis().chain(), NODE).expect("opened");
-        assert_eq!(store.reconcile_guard(&mut file).expect("read"), GuardCheck::Fits);
-        assert_eq!(file.state(), &expected);
-        let loaded = store.load().expect("loaded");
-        let recovery = store.recovery(&loaded, file.state().clone(), None).expect("read");
-        assert_eq!(recovery.prepared_on_chain, Some(expected.prepared.1));
+        let found = store.reconcile_guard(&mut file).expect("read");
+        if found == GuardCheck::Fits {
+            assert_eq!(file.state(), &self.expected);
+            let loaded = store.load().expect("loaded");
+            assert_eq!(loaded.last_final.as_ref().map(|(block, _)| block), self.chain.blocks.last());
+            let recovery = store.recovery(&loaded, file.state().clone(), None).expect("read");
+            assert_eq!(recovery.prepared_on_chain, Some(self.expected.prepared.1));
+        }
+        found
+    }
+}
+
+/// The store's part of a group is not synced with it: it comes back from the guard's file.
+#[test]
+fn what_the_store_loses_in_a_crash_it_gets_back() {
+    let node = Torn::new(0);
+    assert_eq!(node.check(), GuardCheck::Fits);
+    node.lose_store();
+    // Twice, since a crash may come again at any point of it.
+    assert_eq!(node.check(), GuardCheck::Fits);
+    node.lose_store();
+    assert_eq!(node.check(), GuardCheck::Fits);
+    assert_eq!(node.check(), GuardCheck::Fits);
+}
+
+/// A group that the guard's log has no room for goes into the store first: a crash after
+/// that is made good in the guard.
+#[test]
+fn what_the_guard_misses_of_a_large_group_it_gets_from_the_store() {
+    let node = Torn::new(moult_store::LOG_BYTES_MIN);
+    assert_eq!(node.check(), GuardCheck::Fits);
+    std::fs::write(node.dir.path().join("guard"), &node.guard_before).expect("written");
+    assert_eq!(node.check(), GuardCheck::Fits);
+    assert_eq!(node.check(), GuardCheck::Fits);
+}
+
+/// What was put back from a copy lacks more than a crash can take.
+#[test]
+fn an_old_copy_of_either_is_noticed() {
+    let node = Torn::new(moult_store::LOG_BYTES_MIN);
+    node.lose_store();
+    assert_eq!(node.check(), GuardCheck::OldStore { have: 3, needed: 4 });
+    let node = Torn::new(0);
+    std::fs::write(node.dir.path().join("guard"), &node.guard_before).expect("written");
+    assert_eq!(node.check(), GuardCheck::OldGuard { have: 3, noted: 4 });
+}
+
+/// Reads of the executor see blocks that are not applied; the disk gets them at once.
+#[test]
+fn the_working_state_shows_what_is_not_applied_yet() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = create(dir.path()).state();
+    let pairs = |pairs: &[(&str, Option<&str>)]| -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+        pairs.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.map(|v| v.as_bytes().to_vec()))).collect()
+    };
+    // So little memory that nothing stays in it for long.
+    for memory in [200, 1 << 20] {
+        state
+            .apply(GlobalIndex(1), &pairs(&[("a", Some("1")), ("c", Some("3")), ("b", None)]), b"")
+            .expect("applied");
+        let working = moult_store::WorkingState::new(state.clone(), memory);
+        assert_eq!(working.get(b"a"), Some(b"1".to_vec()));
+        working.take_up(pairs(&[("a", None), ("b", Some("2"))]));
+        assert_eq!((working.get(b"a"), working.get(b"b")), (None, Some(b"2".to_vec())));
+        let keys = |reader: &dyn StateReader| -> Vec<u8> {
+            reader.scan(b"", None, 10).into_iter().filter(|(k, _)| k.len() == 1).map(|(k, _)| k[0]).collect()
+        };
+        assert_eq!(keys(&working), b"bc");
+        assert_eq!(keys(state.snapshot().as_ref()), b"ac");
+        working.take_up(pairs(&[("b", Some("4"))]));
+        assert!(working.pending_bytes() > 0);
+        working.apply(GlobalIndex(3), b"root").expect("applied");
+        assert_eq!((working.pending_bytes(), working.get(b"b")), (0, Some(b"4".to_vec())));
+        assert_eq!(keys(state.snapshot().as_ref()), b"bc");
+        assert_eq!(state.applied().expect("read").global, GlobalIndex(3));
     }
 }

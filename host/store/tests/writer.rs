@@ -163,7 +163,7 @@ fn store_and_guard_are_durable_and_a_group_commit_is_measured() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = create(dir.path());
     let file = GuardFile::create(&dir.path().join("guard"), guard()).expect("created");
-    let log = DurableLog::new(store.writer().expect("a writer"), file);
+    let log = DurableLog::new(store.writer().expect("a writer"), Some(file));
     let (sender, handed_on) = channel();
     let hand_on = move |done: Result<u64, StoreError>| sender.send(done.expect("written")).expect("sent");
     let writer = LogWriter::start(log, 8, hand_on).expect("started");

@@ -25,14 +25,17 @@ impl StateAccumulator {
     /// Replaces the value under a key (`None`: no value).
     pub fn replace(&mut self, key: &[u8], former: Option<&[u8]>, value: Option<&[u8]>) {
         if let Some(former) = former {
-            for (lane, element) in self.0.iter_mut().zip(expand(key, former)) {
-                *lane = lane.wrapping_sub(element);
-            }
+            self.combine(&expand(key, former), u16::wrapping_sub);
         }
         if let Some(value) = value {
-            for (lane, element) in self.0.iter_mut().zip(expand(key, value)) {
-                *lane = lane.wrapping_add(element);
-            }
+            self.combine(&expand(key, value), u16::wrapping_add);
+        }
+    }
+
+    /// Over arrays of a known size, so that the compiler takes many lanes at once.
+    fn combine(&mut self, element: &[u8; BYTES], with: impl Fn(u16, u16) -> u16) {
+        for (lane, chunk) in self.0.iter_mut().zip(element.as_chunks::<2>().0) {
+            *lane = with(*lane, u16::from_le_bytes(*chunk));
         }
     }
 
@@ -59,14 +62,14 @@ impl StateAccumulator {
     }
 }
 
-fn expand(key: &[u8], value: &[u8]) -> impl Iterator<Item = u16> {
+fn expand(key: &[u8], value: &[u8]) -> [u8; BYTES] {
     let mut hasher = blake3::Hasher::new_derive_key("moult 2026 state element");
     hasher.update(&(key.len() as u64).to_le_bytes());
     hasher.update(key);
     hasher.update(value);
     let mut bytes = [0; BYTES];
     hasher.finalize_xof().fill(&mut bytes);
-    (0..LANES).map(move |lane| u16::from_le_bytes([bytes[2 * lane], bytes[2 * lane + 1]]))
+    bytes
 }
 
 #[cfg(test)]
