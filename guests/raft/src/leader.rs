@@ -11,9 +11,6 @@ use crate::progress::{Mode, Progress, quorum_index};
 use crate::raft::{Raft, Role};
 use crate::types::{Entry, Position, Term};
 
-/// Election timeouts after which batches in doubt are proposed.
-const PATIENCE: u64 = 16;
-
 /// What a leader keeps of its term.
 pub(crate) struct Leadership {
     /// By authority; this node's own is not used.
@@ -131,7 +128,7 @@ impl Raft {
         let is_paused = leadership.handover.is_some_and(|handover| !handover.is_late);
         let mut is_first = leadership.first.is_none();
         let from = self.log.last().index.next();
-        let patience_ms = self.config.election_timeout_ms.saturating_mul(PATIENCE);
+        let patience_ms = self.patience_ms();
         loop {
             let last = self.log.last().index.0;
             let has_room = last.saturating_sub(self.commit.0) < self.config.pipeline

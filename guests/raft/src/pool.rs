@@ -22,6 +22,8 @@ pub(crate) struct Pool {
     /// perhaps committed there.
     doubtful: BTreeMap<u64, Digest>,
     doubtful_since: NowMs,
+    /// Those below this number were named to a leader.
+    named: u64,
     /// Proposed in spite of doubt, and not again: nobody else asks for them.
     offered: BTreeSet<Digest>,
     /// Left the log as final, lately: whoever names them, or proposes them again, does not
@@ -113,6 +115,7 @@ impl Pool {
     pub(crate) fn doubt(&mut self, now: NowMs) {
         self.doubtful.append(&mut self.waiting);
         self.doubtful_since = now;
+        self.named = 0;
         while self.doubtful.len() > DOUBTFUL_MAX {
             if let Some((_, digest)) = self.doubtful.pop_first() {
                 self.held.remove(&digest);
@@ -137,6 +140,22 @@ impl Pool {
             }
         }
         chosen
+    }
+
+    /// Batches in doubt, each once: another leader may know better, or propose them.
+    pub(crate) fn name_doubtful(&mut self, max: usize, now: NowMs, patience_ms: u64) -> Vec<Digest> {
+        if now.saturating_sub(self.doubtful_since) < patience_ms {
+            return Vec::new();
+        }
+        let chosen: Vec<(u64, Digest)> =
+            self.doubtful.range(self.named..).take(max).map(|(number, digest)| (*number, *digest)).collect();
+        self.named = chosen.last().map_or(self.named, |(number, _)| number + 1);
+        chosen.into_iter().map(|(_, digest)| digest).collect()
+    }
+
+    /// Whether there is doubt that a leader, or a follower, can still do something about.
+    pub(crate) fn has_doubt(&self, leads: bool) -> bool {
+        self.doubtful.range(if leads { 0 } else { self.named }..).next().is_some()
     }
 
     /// How many batches wait for an entry.
@@ -185,7 +204,9 @@ mod tests {
         pool.hold(digest(1));
         pool.doubt(10);
         assert_eq!((pool.waiting(), pool.doubtful.len()), (0, 1));
-        assert!(pool.choose(8, 12, 5).is_empty());
+        assert!(pool.choose(8, 12, 5).is_empty() && pool.name_doubtful(8, 12, 5).is_empty());
+        assert_eq!(pool.name_doubtful(8, 15, 5), [digest(1)]);
+        assert!(pool.name_doubtful(8, 15, 5).is_empty() && pool.has_doubt(true) && !pool.has_doubt(false));
         assert_eq!(pool.choose(8, 15, 5), [digest(1)]);
         assert!(pool.choose(8, 15, 5).is_empty());
     }

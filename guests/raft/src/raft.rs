@@ -34,6 +34,7 @@ pub struct Raft {
     pub(crate) message_bytes_max: usize,
     /// Most batches in an entry.
     pub(crate) batches_max: usize,
+    faults_tolerated: u64,
     pub(crate) now: NowMs,
 
     pub(crate) term: Term,
@@ -146,6 +147,7 @@ impl Raft {
             settings_seed: settings.seed,
             message_bytes_max: settings.max_message_bytes as usize,
             batches_max,
+            faults_tolerated: faults_tolerated(&committee),
             now: 0,
             term: Term(0),
             vote: None,
@@ -308,7 +310,7 @@ impl Raft {
             replicas,
             u64::from(replicas.is_multiple_of(2)),
             u64::from(self.config.is_too_tight(u64::from(round_trip_us))),
-            faults_tolerated(&self.committee),
+            self.faults_tolerated,
         ];
         for (gauge, (value, former)) in (0..).zip(values.into_iter().zip(&mut self.gauges)) {
             if *former != Some(value) {
