@@ -19,7 +19,7 @@ pub struct Backward;
 
 impl Rotation for Backward {
     const NAME: &'static str = "pbft-reverse";
-    const VERSION: &'static str = "0.2.0";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     fn leader(schedule: &[AuthorityIndex], view: u64) -> AuthorityIndex {
         let turn = view % (schedule.len().max(1) as u64);

@@ -18,7 +18,8 @@
 //!
 //! Upon holding batches, as leader:
 //! - propose the oldest at the next sequence number, while that is within the window and
-//!   fewer than `pipeline` proposals are not executed.
+//!   fewer than `pipeline` proposals are not executed; while one is, not before `pace_ms`
+//!   after the last, unless there is enough for a full one.
 //!
 //! Upon a pre-prepare of this view, in the window, with batches that are in no other slot:
 //! - follow it; fetch what is not held;

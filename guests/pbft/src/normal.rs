@@ -24,8 +24,7 @@ impl<R: Rotation> Replica<R> {
             if seq > top || outstanding >= self.config.pipeline || (outstanding > 0 && self.paces()) {
                 break;
             }
-            let patience_ms = self.config.view_timeout_ms.saturating_mul(4);
-            let batches: Batches = self.pool.choose(self.proposal_max, self.now, patience_ms).into();
+            let batches: Batches = self.pool.choose(self.proposal_max, self.now, self.patience_ms()).into();
             if batches.is_empty() {
                 break;
             }
@@ -36,6 +35,11 @@ impl<R: Rotation> Replica<R> {
             proposed = true;
         }
         proposed
+    }
+
+    /// How long batches in doubt wait for a sign of where they were committed.
+    pub(crate) fn patience_ms(&self) -> u64 {
+        self.config.view_timeout_ms.saturating_mul(4)
     }
 
     /// Whether the next proposal has to wait for more batches; if so, for how long is set.

@@ -41,7 +41,7 @@ impl Pool {
         self.next += 1;
         self.held.insert(digest, number);
         let place = self.placed.get(&digest).copied();
-        if place.is_none() {
+        if place.is_none() && !self.settled.contains(&digest) {
             self.waiting.insert(number, digest);
         }
         place
@@ -105,8 +105,11 @@ impl Pool {
         if self.generations.len() > GENERATIONS {
             for digest in self.generations.pop_front().unwrap_or_default() {
                 self.settled.remove(&digest);
-                if !self.placed.contains_key(&digest) {
-                    self.held.remove(&digest);
+                if !self.placed.contains_key(&digest)
+                    && let Some(number) = self.held.remove(&digest)
+                {
+                    self.waiting.remove(&number);
+                    self.doubtful.remove(&number);
                 }
             }
         }
@@ -128,13 +131,11 @@ impl Pool {
         }
     }
 
-    /// Oldest batches to propose, up to `max`; those in doubt once `patience_ms` went by.
+    /// Oldest batches to propose, up to `max`; first those in doubt, once `patience_ms`
+    /// went by: nobody asks for them again.
     pub(crate) fn choose(&mut self, max: usize, now: NowMs, patience_ms: u64) -> Vec<Digest> {
-        let mut chosen = self.oldest(max);
-        if chosen.is_empty()
-            && !self.doubtful.is_empty()
-            && now.saturating_sub(self.doubtful_since) >= patience_ms
-        {
+        let mut chosen = Vec::new();
+        if self.doubt_ends(patience_ms).is_some_and(|end| end <= now) {
             while chosen.len() < max
                 && let Some((_, digest)) = self.doubtful.pop_first()
             {
@@ -142,7 +143,13 @@ impl Pool {
                 chosen.push(digest);
             }
         }
+        chosen.extend(self.oldest(max - chosen.len()));
         chosen
+    }
+
+    /// When batches in doubt are to be proposed, if there are any.
+    pub(crate) fn doubt_ends(&self, patience_ms: u64) -> Option<NowMs> {
+        (!self.doubtful.is_empty()).then(|| self.doubtful_since.saturating_add(patience_ms))
     }
 
     /// How many batches wait for a proposal.
@@ -182,6 +189,22 @@ mod tests {
         assert!(!pool.holds(&digest(3)));
     }
 
+    /// Found by a seed: it waited, was forgotten as held, and was proposed for ever.
+    #[test]
+    fn what_is_told_when_it_is_settled_does_not_wait() {
+        let mut pool = Pool::default();
+        pool.age();
+        pool.place(&[digest(1)], 7);
+        pool.settle(&[digest(1)], 7);
+        assert_eq!((pool.hold(digest(1)), pool.waiting()), (None, 0));
+        (0..4).for_each(|_| pool.age());
+        assert!(!pool.holds(&digest(1)));
+        // Forgotten altogether, it is new, and goes when its place does.
+        pool.hold(digest(1));
+        pool.place(&[digest(1)], 90);
+        assert_eq!(pool.waiting(), 0);
+    }
+
     #[test]
     fn what_is_in_doubt_is_offered_once_and_late() {
         let mut pool = Pool::default();
@@ -189,7 +212,10 @@ mod tests {
         pool.doubt(10);
         assert_eq!(pool.waiting(), 0);
         assert!(pool.choose(8, 12, 5).is_empty());
-        assert_eq!(pool.choose(8, 15, 5), [digest(1)]);
-        assert!(pool.choose(8, 15, 5).is_empty());
+        assert_eq!(pool.doubt_ends(5), Some(15));
+        // However much else there is.
+        pool.hold(digest(2));
+        assert_eq!(pool.choose(1, 15, 5), [digest(1)]);
+        assert_eq!((pool.choose(8, 15, 5), pool.doubt_ends(5)), (vec![digest(2)], None));
     }
 }

@@ -29,6 +29,16 @@ pub(crate) enum Record {
 }
 
 impl Record {
+    /// The views and sequence numbers that it names itself (a payload names its own).
+    pub(crate) fn numbers(&self) -> [u64; 2] {
+        match self {
+            Self::Accepted { view, seq, .. } | Self::Prepared { view, seq, .. } => [*view, *seq],
+            Self::Stable { seq, .. } => [*seq, 0],
+            Self::Executed { first, .. } => [*first, 0],
+            Self::Changing { .. } | Self::Entered { .. } => [0, 0],
+        }
+    }
+
     /// Puts the record into the host's form.
     pub(crate) fn seal(
         &self,

@@ -7,12 +7,15 @@ use moult_sdk::engine::{InitError, Recipients, Recovered};
 use moult_sdk::{Digest, Statement};
 
 use crate::checkpoint::Checkpoint;
-use crate::codec::{Batches, NewView, PREPARE, Payload, ViewChange, decode, proposal_digest};
+use crate::codec::{Batches, Header, NewView, PREPARE, Payload, ViewChange, decode, proposal_digest};
 use crate::log::{Certificate, Entry};
 use crate::records::Record;
 use crate::replica::{Replica, Signed};
 use crate::rotation::Rotation;
 use crate::view_change::{Change, Plan};
+
+/// No chain gets there: what lies beyond is damage, and arithmetic on it would overflow.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// What the records add up to.
 #[derive(Default)]
@@ -25,6 +28,16 @@ struct Gathered {
     /// Of the highest view.
     prepared: BTreeMap<u64, Certificate>,
     executed: BTreeMap<u64, Digest>,
+}
+
+fn check_numbers(numbers: impl IntoIterator<Item = u64>) -> Result<(), &'static str> {
+    let possible = numbers.into_iter().all(|number| number <= NUMBER_MAX);
+    if possible { Ok(()) } else { Err("a record has a number that no chain gets to") }
+}
+
+fn check_header(header: &Header) -> Result<(), &'static str> {
+    check_numbers([header.view, header.stable])?;
+    check_numbers(header.claims.iter().flat_map(|claim| [claim.view, claim.seq]))
 }
 
 impl<R: Rotation> Replica<R> {
@@ -73,8 +86,10 @@ impl<R: Rotation> Replica<R> {
             if record.id <= self.record_id {
                 return Err("records are out of order");
             }
+            check_numbers([record.id])?;
             self.record_id = record.id;
             let (fact, statements) = Record::open(record, self.me).ok_or("a record does not decode")?;
+            check_numbers(fact.numbers())?;
             match fact {
                 Record::Accepted { view, seq, batches } => {
                     g.accepted.insert((seq, view), batches);
@@ -99,12 +114,15 @@ impl<R: Rotation> Replica<R> {
                 }
                 Record::Changing { payload } => match decode(self.committee.epoch, &payload) {
                     Some(Payload::ViewChange(change)) => {
+                        check_header(&change.header)?;
                         g.change = Some((change, Signed { payload, statements }))
                     }
                     _ => return Err("a view-change does not decode"),
                 },
                 Record::Entered { payload } => match decode(self.committee.epoch, &payload) {
                     Some(Payload::NewView(new_view)) => {
+                        check_numbers([new_view.view])?;
+                        new_view.changes.iter().try_for_each(|(_, header)| check_header(header))?;
                         self.note_proposals(&new_view, &mut g.accepted)?;
                         g.entered = Some((new_view, Signed { payload, statements }));
                     }

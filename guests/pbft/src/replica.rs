@@ -88,6 +88,7 @@ pub struct Replica<R> {
     /// When this node proposed last, and whether it waits to propose again.
     pub(crate) proposed_at: Option<NowMs>,
     pub(crate) pace_timer: bool,
+    pub(crate) doubt_timer: bool,
 
     pub(crate) record_id: u64,
     /// What was released, by kind.
@@ -187,6 +188,7 @@ impl<R: Rotation> Replica<R> {
             retransmit_timer: false,
             proposed_at: None,
             pace_timer: false,
+            doubt_timer: false,
             record_id: 0,
             released: [None; 7],
             gauges: [None; GAUGES.len()],

@@ -21,7 +21,7 @@ pub struct Forward;
 
 impl Rotation for Forward {
     const NAME: &'static str = "pbft";
-    const VERSION: &'static str = "0.1.0";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     fn leader(schedule: &[AuthorityIndex], view: u64) -> AuthorityIndex {
         let turn = view % (schedule.len().max(1) as u64);

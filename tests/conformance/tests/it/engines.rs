@@ -70,13 +70,5 @@ fn traced(factory: &dyn Factory, models: &[FaultModel], seed: u64) -> u64 {
     drawn.run(factory).hash
 }
 
-// Open in PBFT, each with what shows it:
-// - damaged records with a number near 2^64 trap instead of being refused (the probe);
-// - a batch that is told again once it is behind a stable checkpoint waits, is forgotten to
-//   be held, and is proposed for ever (seed 39);
-// - batches in doubt after a jump have no timer: if nothing else happens, nobody proposes
-//   them (`blackout`).
-const PBFT: Open = Open { items: &["damaged-records-are-no-trap", "blackout"], checks: &[Check::Liveness] };
-
-engine_conforms!(pbft, Pbft, PBFT);
+engine_conforms!(pbft, Pbft, NONE);
 engine_conforms!(raft, Raft, NONE);
