@@ -142,6 +142,8 @@ impl Suite {
                 "install",
                 "--locked",
                 "cargo-deny",
+                "--version",
+                "0.20.2",
                 "--target-dir",
                 &folder.display().to_string(),
             ])?;
@@ -248,6 +250,7 @@ impl Suite {
     /// Builds with bugs planted on purpose, apart from everything that ships.
     fn planted(&mut self) -> Result<()> {
         self.cargo_tests(&["--package", "moult-pbft", "--features", "planted"])?;
+        self.cargo_tests(&["--package", "moult-raft", "--features", "planted"])?;
         self.cargo_tests(&["--package", "moult-sim", "--features", "planted", "--test", "planted"])
     }
 
