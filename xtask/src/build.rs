@@ -38,6 +38,7 @@ pub(crate) const GUESTS: &[Guest] = &[
     guest("null", "moult-null", "guests/null", "application"),
     guest("pbft", "moult-pbft", "guests/pbft", "engine"),
     guest("pbft-reverse", "moult-pbft-reverse", "guests/pbft-reverse", "engine"),
+    guest("raft", "moult-raft", "guests/raft", "engine"),
 ];
 
 /// Where the guests' intermediate files go.

@@ -70,39 +70,30 @@
 //!
 //! 1. Commits at or below k are not handed to the host (any more).
 //! 2. Entries that are final *and* known to be committed by the word of a leader leave the log
-//!    in the end. The base is then a position, (term, index), that was committed as such.
-//! 3. A leader's append whose `prev` is where its log begins, at or below k, is accepted though
-//!    this log does not have `prev`: the log becomes empty with `prev` as its base. Indices at
-//!    or below the base count as equal from then on, since what is there is final.
+//!    in the end; the position of the last of them becomes its base.
+//! 3. A leader's append whose `prev` is the base of its log, at or below k, is accepted though
+//!    this log does not have `prev`: the log becomes empty, with `prev` as its base. Above k it
+//!    is refused like any other append that does not fit, until the host has caught up.
 //!
 //! *A log that ends below k* is therefore an ordinary log that is short. It votes by its own
-//! position (last term, last index), which never claims more than it has. It does not stand:
-//! somebody committed k, so a quorum has a log that is ahead. Elected nevertheless, by votes of
-//! long ago, it does not lead. It acknowledges entries once 3. or an ordinary append has put it
-//! in line with the leader.
+//! position (last term, last index), and never claims what it does not have. It does not stand:
+//! k was committed, so a quorum is ahead of it. Elected nevertheless, by votes that were long on
+//! their way, it does not lead. It acknowledges entries once an append, or 3., has put it in
+//! line with the leader.
 //!
-//! *The election restriction holds.* A voter's position must not fall below that of anything it
-//! acknowledged. 1. and 2. do not touch it. 3. is the plain append of the leader's log from
-//! index 1 up to `prev`, with content that need not be sent: in Raft a follower that lacks `prev`
-//! ends with exactly the leader's log up to there, and so it does here. If `prev` is the
-//! committed entry, or the leader's term is at least that in which k was committed, this is
-//! all there is to say. The other case is a stale leader, of term s, whose entry at `prev` never
-//! was committed, with a follower that was told of k by the host and has not heard of a term
-//! above s. Then index `prev` was committed in a term c above s, by a quorum that had entered c
-//! before. So (a) nothing of the stale leader gets a quorum any more: in any quorum some member
-//! entered c before `prev` was final anywhere, and refuses s from then on, and what it
-//! acknowledged before, it had. (b) The follower itself acknowledged nothing in a term above s,
-//! so it is none of those on whom the commit in c rests. (c) Its position is of a term at most
-//! s, so it wins no election against that quorum. (d) The leader of c, or a later one, finds
-//! it with an equal base index, compares the entries above, and replaces them.
+//! *The election restriction holds*, since no base is made up from k. By 2. a base (term, index)
+//! was committed as such; by 3. it is the base of another log. So 3. is the installation of a
+//! snapshot of which the host brings the content, and nothing is said of a term that only
+//! `final` told of. Whoever has a base has entered the term in which it was committed, or a
+//! later one, and so have all leaders that it listens to: their logs contain the base, and to
+//! count all at or below it as equal is right. Positions rise and fall as in Raft: `final` moves
+//! none, and after 3. a node has what the leader has up to `prev`.
 //!
-//! *Acknowledged indices at or below the base* may be the follower's word for entries that it
-//! never saw. They are final, so no leader needs that word to commit them; for a stale one (a)
-//! holds.
-//!
-//! *A log that never had an entry* stands and votes with (0, k): term 0 is below that of every
-//! entry, so that is no claim to any. If a quorum is like that, nothing was ever committed
-//! through these logs, and its leader begins at k + 1.
+//! *A log that never had an entry* stands and votes with (0, k), and leads from k + 1 on. That
+//! claims no entry: term 0 is below that of each. Elected by a quorum of such logs, its leader
+//! knows that nothing was committed through them up to its term. If it was in a later term, by
+//! then, its followers are not of the quorum on which that rests and win no election against
+//! it; the later leader finds their base to be final, and replaces what is above.
 //!
 //! # Invariants, and why they hold
 //!
