@@ -61,6 +61,10 @@ impl Table {
     }
 }
 
+/// What a keyspace gathers in memory before it is written out. Not more: nodes of one chain
+/// fill theirs at the same time, and a long write holds up all of them at once.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+
 const SEAL_BYTES: usize = 32;
 
 fn seal_of(table: Table, key: &[u8], bytes: &[u8]) -> [u8; SEAL_BYTES] {
@@ -124,12 +128,13 @@ impl Tables {
         };
         let db = Database::builder(path).cache_size(cache_bytes).worker_threads(2).open().map_err(failed)?;
         let open = |table: Table| {
-            let options = || match table {
-                // Large values under random keys: compaction must not copy them again and again.
-                Table::Batches => {
-                    KeyspaceCreateOptions::default().with_kv_separation(Some(KvSeparationOptions::default()))
+            let options = || {
+                let options = KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+                match table {
+                    // Large values under random keys: compaction must not copy them again and again.
+                    Table::Batches => options.with_kv_separation(Some(KvSeparationOptions::default())),
+                    _ => options,
                 }
-                _ => KeyspaceCreateOptions::default(),
             };
             db.keyspace(table.name(), options).map_err(failed)
         };
