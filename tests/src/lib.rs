@@ -23,6 +23,7 @@ pub mod cluster;
 pub mod http;
 pub mod linear;
 pub mod load;
+pub mod power;
 pub mod process;
 pub mod program;
 pub mod rng;

@@ -19,13 +19,19 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `moult node`; its log is appended to a file.
+    /// Starts `moult node`, by `runner` where there is one; its log is appended to a file.
     ///
     /// # Panics
     /// It cannot be started.
-    pub fn start(config: &Path, log: &Path, filter: &str) -> Self {
+    pub fn start(config: &Path, log: &Path, filter: &str, runner: Option<Command>) -> Self {
         let out = File::options().create(true).append(true).open(log).expect("the log opens");
-        let mut command = Command::new(moult());
+        let mut command = match runner {
+            None => Command::new(moult()),
+            Some(mut runner) => {
+                runner.arg(moult());
+                runner
+            }
+        };
         command
             .args(["node", "--config"])
             .arg(config)

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::toolchain::cargo;
+use crate::toolchain::{self, cargo};
 
 /// What is left out by `--quick`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,7 @@ pub(crate) fn run(root: &Path, quick: bool, seeds: u64, skip: Vec<String>) -> Re
     suite.part("seeds in the simulator", Part::Always, |suite| suite.simulate());
     suite.part("planted bugs are caught", Part::Long, |suite| suite.planted());
     suite.part("clusters of processes", Part::Long, |suite| {
+        suite.strace();
         suite.run_programs(programs.iter().filter(slow), &["--test-threads", "1"])
     });
     suite.finish()
@@ -149,6 +150,14 @@ impl Suite {
             ])?;
         }
         self.cargo(&["deny", "check", "bans", "licenses", "sources"])
+    }
+
+    /// Installs strace where it is missing; tests that need it are named where it cannot be had.
+    fn strace(&mut self) {
+        if let Err(problem) = toolchain::strace() {
+            println!("{problem:#}");
+            self.skipped.push(format!("power losses ({problem:#})"));
+        }
     }
 
     fn build(&self) -> Result<Vec<Program>> {

@@ -94,20 +94,35 @@ fn debian_rustc() -> Result<PathBuf> {
     if let Some(rustc) = installed_rustc() {
         return Ok(rustc);
     }
-    let by_hand = format!("apt-get install -y --no-install-recommends {}", PACKAGES.join(" "));
+    install(&PACKAGES).context("no rustup target")?;
+    installed_rustc().with_context(|| format!("{PACKAGES:?} hold no bin/rustc"))
+}
+
+/// Sees to it that strace is here, which the tests of power losses need.
+pub(crate) fn strace() -> Result<()> {
+    let version = || output(Command::new("strace").arg("-V"));
+    if version().is_err() {
+        install(&["strace"])?;
+    }
+    version().map(drop)
+}
+
+/// Installs packages of Debian.
+fn install(packages: &[&str]) -> Result<()> {
+    let names = packages.join(" and ");
+    let by_hand = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
     let root = output(Command::new("id").arg("-u")).is_ok_and(|id| id == "0");
-    ensure!(root, "{} are not installed; as root: {by_hand}", PACKAGES.join(" and "));
-    eprintln!("installing {}: {by_hand}", PACKAGES.join(" and "));
+    ensure!(root, "{names} missing; as root: {by_hand}");
+    eprintln!("installing {names}: {by_hand}");
     // A machine that never asked has no list of packages; without a network the old one does.
     let _ = Command::new("apt-get").args(["update", "-qq"]).status();
     let mut install = Command::new("apt-get");
-    install.args(["install", "-y", "--no-install-recommends"]).args(PACKAGES);
+    install.args(["install", "-y", "--no-install-recommends"]).args(packages);
     match install.status() {
-        Ok(status) if status.success() => {}
+        Ok(status) if status.success() => Ok(()),
         Ok(status) => bail!("`{by_hand}` failed ({status}); `apt-get update` first?"),
-        Err(error) => bail!("no rustup target and no apt-get ({error}): {PACKAGES:?} cannot be installed"),
+        Err(error) => bail!("there is no apt-get ({error}): {names} cannot be installed"),
     }
-    installed_rustc().with_context(|| format!("{PACKAGES:?} hold no bin/rustc"))
 }
 
 /// The compiler of the packages, if both are installed.

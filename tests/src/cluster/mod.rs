@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::api::{Api, Proposal, Status};
+use crate::power::Watch;
 use crate::process::{Folder, Process};
 use crate::wait::{LONG, until};
 
@@ -29,6 +30,7 @@ pub struct Node {
     pub identity: Value,
     token: String,
     process: Option<Process>,
+    watch: Option<Watch>,
 }
 
 impl Node {
@@ -74,6 +76,7 @@ impl Node {
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Node>,
+    is_watched: bool,
     folder: Folder,
     /// One cluster at a time on a machine.
     _turn: ports::Turn,
@@ -132,7 +135,26 @@ impl Cluster {
         let node = &mut self.nodes[index];
         assert!(node.process.is_none(), "node {index} runs already");
         let filter = std::env::var("MOULT_TESTS_LOG").unwrap_or_else(|_| "info".into());
-        node.process = Some(Process::start(&node.config(), &node.log(), &filter));
+        node.watch = self.is_watched.then(|| Watch::new(&node.dir));
+        let runner = node.watch.as_ref().map(Watch::command);
+        // Calls are compared by path: it has to be the one that the system shows.
+        let config = node.config().canonicalize().expect("a configuration");
+        node.process = Some(Process::start(&config, &node.log(), &filter, runner));
+    }
+
+    /// Watches nodes that are started from now on; see [`crate::power`].
+    pub fn watch(&mut self) {
+        self.is_watched = true;
+    }
+
+    /// What watches a running node, and the number of its process.
+    ///
+    /// # Panics
+    /// It is not watched, or does not run.
+    pub fn take_watch(&mut self, index: usize) -> (Watch, u32) {
+        let node = &mut self.nodes[index];
+        let id = node.process.as_ref().expect("it runs").id();
+        (node.watch.take().expect("it is watched"), id)
     }
 
     /// Waits until a node's interface answers.

@@ -90,7 +90,7 @@ impl Setup {
                 edit(&node.config(), |config| add_observers(config, &known, i));
             }
         }
-        Cluster { nodes, folder, _turn: turn }
+        Cluster { nodes, is_watched: false, folder, _turn: turn }
     }
 
     fn build_genesis(&self, folder: &Path, members: &[Node]) {
@@ -133,6 +133,7 @@ pub(super) fn init(dir: &Path, ports: &Ports, stake: u64) -> Node {
         identity: serde_json::from_slice(&identity).expect("an identity is JSON"),
         token,
         process: None,
+        watch: None,
     }
 }
 

@@ -6,6 +6,7 @@ mod change;
 mod committee;
 mod crash;
 mod input;
+mod power;
 mod proposals;
 mod refusal;
 mod sleeper;

@@ -1,0 +1,204 @@
+//! All nodes lose power at once: only what was synced is left.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use moult_tests::api::Caller;
+use moult_tests::blocks::{assert_one_chain, assert_same_state};
+use moult_tests::cluster::{Cluster, Setup};
+use moult_tests::load::{Load, Plan};
+use moult_tests::power::{Loss, is_available, lose_power};
+use moult_tests::rng::Rng;
+use moult_tests::wait::{LONG, until};
+
+const ALL: [usize; 4] = [0, 1, 2, 3];
+/// Beyond what the guard's log of a node takes (4 MiB) before it begins anew.
+const MANY: usize = 100;
+const VALUE_BYTES: usize = 64 << 10;
+
+#[test]
+fn power_is_lost_soon_after_the_start() {
+    let Some(mut cluster) = watched() else { return };
+    let load = Load::start(&cluster, &Plan::at(&ALL));
+    let mut seen = Seen::default();
+    for round in 0..3 {
+        load.until_more(40);
+        let losses = seen.lose_power(&mut cluster);
+        if round == 0 {
+            let anew = losses.iter().map(times_anew).sum::<u64>();
+            assert_eq!(anew, 0, "so little is written without a sync of the database");
+        }
+        cluster.start_all(&ALL);
+        seen.check(&cluster);
+    }
+    finish(&cluster, load, &seen);
+}
+
+#[test]
+fn power_is_lost_after_the_guards_log_began_anew() {
+    let Some(mut cluster) = watched() else { return };
+    let load = Load::start(&cluster, &Plan::at(&ALL));
+    let mut seen = Seen::default();
+    let mut written = BTreeMap::new();
+    for round in 0..2 {
+        let writers: Vec<_> = ALL.iter().map(|&node| Writer::start(&cluster, node, round)).collect();
+        let goal = MANY / ALL.len();
+        until("large values are written", LONG, || {
+            let counts: Vec<usize> = writers.iter().map(Writer::count).collect();
+            if counts.iter().sum::<usize>() >= goal * ALL.len() { Ok(()) } else { Err(format!("{counts:?}")) }
+        });
+        let losses = seen.lose_power(&mut cluster);
+        for (node, loss) in losses.iter().enumerate() {
+            assert!(times_anew(loss) > 0, "the log of node {node} did not begin anew");
+        }
+        for writer in writers {
+            written.extend(writer.stop());
+        }
+        cluster.start_all(&ALL);
+        seen.check(&cluster);
+        load.until_more(20);
+        for (place, (key, seed)) in written.iter().enumerate() {
+            let mut client = cluster.client(place % ALL.len());
+            let found =
+                until("a large value can be read", LONG, || client.read(key).map_err(|e| e.to_string()));
+            assert!(found.is_some_and(|found| found == value(*seed)), "{key} was acknowledged and is lost");
+        }
+    }
+    eprintln!("power: {} large values were acknowledged and are there", written.len());
+    finish(&cluster, load, &seen);
+}
+
+/// Four nodes that are watched from their first start; none where that is impossible.
+fn watched() -> Option<Cluster> {
+    if !is_available() {
+        return None;
+    }
+    let mut cluster = Setup::new(4).prepare();
+    cluster.watch();
+    cluster.start_all(&ALL);
+    cluster.until_progress(0);
+    Some(cluster)
+}
+
+fn finish(cluster: &Cluster, load: Load, seen: &Seen) {
+    for index in ALL {
+        cluster.until_progress(index);
+        cluster.until_status(index, "ordering again", |s| s.leader.is_some());
+    }
+    load.until_more(20);
+    load.finish(cluster, 1);
+    seen.check(cluster);
+    assert_one_chain(cluster, &ALL);
+    assert_same_state(cluster, &ALL);
+}
+
+/// How often the database was synced with the guard at work: that is when its log begins anew.
+fn times_anew(loss: &Loss) -> u64 {
+    let at_work = loss.syncs.iter().skip_while(|path| !path.ends_with("guard/guard"));
+    at_work.filter(|path| path.extension().is_some_and(|extension| extension == "jnl")).count() as u64
+}
+
+/// What nodes said of the chain before they lost power.
+#[derive(Default)]
+struct Seen {
+    /// Hashes of blocks by their global index.
+    blocks: BTreeMap<u64, String>,
+}
+
+impl Seen {
+    /// Notes the final blocks of all nodes, then all lose power.
+    fn lose_power(&mut self, cluster: &mut Cluster) -> Vec<Loss> {
+        for index in ALL {
+            let mut client = cluster.client(index);
+            let last = client.status().expect("it answers").global_exec_index;
+            for global in (1..=last).rev() {
+                let block = client.block(global).expect("an executed block can be read");
+                let known = self.blocks.entry(global).or_insert_with(|| block.hash.clone());
+                assert_eq!(*known, block.hash, "block {global} at node {index}");
+                // The hash covers all before it; two are enough where another node told the rest.
+                if global + 2 < last && self.blocks.contains_key(&(global - 1)) {
+                    break;
+                }
+            }
+        }
+        let losses = lose_power(cluster);
+        let of_all = |count: fn(&Loss) -> u64| losses.iter().map(count).collect::<Vec<_>>();
+        let database = of_all(|loss| loss.bytes_of(".jnl"));
+        eprintln!(
+            "power: of each node {:?} bytes are lost, {database:?} of the database, after {:?} syncs, \
+             {:?} of the database at work",
+            of_all(|loss| loss.bytes_of("")),
+            of_all(|loss| loss.syncs.len() as u64),
+            of_all(times_anew),
+        );
+        assert!(database.iter().all(|bytes| *bytes > 0), "nothing was lost: nothing is shown");
+        assert!(losses.iter().all(|loss| !loss.syncs.is_empty()), "nothing was synced");
+        losses
+    }
+
+    /// Every block that was final is final again with the same hash, and all nodes sign.
+    fn check(&self, cluster: &Cluster) {
+        let last = self.blocks.keys().next_back().copied().unwrap_or(0);
+        for index in ALL {
+            let status = cluster.until_status(index, "as far as before", |s| s.global_exec_index >= last);
+            assert_eq!(status.signing_stopped, None, "node {index}");
+            let mut client = cluster.client(index);
+            for (global, hash) in &self.blocks {
+                let block =
+                    client.block(*global).unwrap_or_else(|e| panic!("node {index}, block {global}: {e}"));
+                assert_eq!(block.hash, *hash, "block {global} of node {index} after the loss");
+            }
+        }
+    }
+}
+
+/// Writes large values at one node until the node is gone or it is stopped.
+struct Writer {
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
+    thread: JoinHandle<Vec<(String, u64)>>,
+}
+
+impl Writer {
+    fn start(cluster: &Cluster, node: usize, round: u64) -> Self {
+        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let (stopped, counted) = (stop.clone(), Arc::<AtomicUsize>::clone(&count));
+        let mut client = cluster.client(node);
+        let thread = std::thread::spawn(move || {
+            let (mut written, name) = (Vec::new(), format!("large-{round}-{node}"));
+            for seq in 1.. {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                let (key, seed) = (format!("{name}-{seq}"), seq << 8 | round << 4 | node as u64);
+                match client.put(&key, &value(seed), Some(Caller { name: &name, seq })) {
+                    Ok(_) => written.push((key, seed)),
+                    // Refused: it was not written. Anything else: the node is gone.
+                    Err(failure) if failure.status().is_some() => {}
+                    Err(_) => break,
+                }
+                counted.store(written.len(), Ordering::Relaxed);
+            }
+            written
+        });
+        Self { stop, count, thread }
+    }
+
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// What was acknowledged: keys, and seeds of values.
+    fn stop(self) -> Vec<(String, u64)> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("a writer met something impossible")
+    }
+}
+
+/// Bytes that do not compress.
+fn value(seed: u64) -> Vec<u8> {
+    let mut rng = Rng::new(seed);
+    (0..VALUE_BYTES / 8).flat_map(|_| rng.draw().to_le_bytes()).collect()
+}
