@@ -20,6 +20,9 @@ pub(crate) const META_LEDGER: &[u8] = b"ledger";
 pub(crate) const META_APPLIED: &[u8] = b"applied";
 pub(crate) const META_GUARD: &[u8] = b"guard";
 
+/// Name of a database that is being created.
+const UNFINISHED: &str = "db.new";
+
 /// How a store is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
@@ -64,18 +67,32 @@ impl Store {
         node: PublicKey,
         options: StoreOptions,
     ) -> Result<Self, StoreError> {
-        let store = Self::open_tables(dir, options)?;
-        if store.tables.get_raw(Table::Meta, META_HEADER)?.is_some() {
+        if Self::exists(dir) {
             return Err(StoreError::Exists { path: dir.to_owned() });
         }
+        // Made under another name: a node that dies here has no store, and makes one again.
+        let (unfinished, database) = (dir.join(UNFINISHED), dir.join("db"));
+        match std::fs::remove_dir_all(&unfinished) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io(&unfinished, "remove", e));
+            }
+            _ => {}
+        }
+        std::fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, "create", e))?;
+        let tables = Tables::open(&unfinished, options.cache_bytes)?;
         let mut changes = Changes::default();
         let header = Header { chain: genesis.chain(), node };
         let mut bytes = STORE_FORMAT.to_le_bytes().to_vec();
         bytes.extend_from_slice(&crate::tables::seal(Table::Meta, META_HEADER, &header));
         changes.put(Table::Meta, META_HEADER, bytes.into());
         changes.put_sealed(Table::Meta, META_GENESIS, genesis);
-        changes.commit(&store.tables, true)?;
-        Ok(store)
+        changes.commit(&tables, true)?;
+        drop(tables);
+        std::fs::rename(&unfinished, &database).map_err(|e| StoreError::io(&database, "rename", e))?;
+        std::fs::File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|e| StoreError::io(dir, "sync", e))?;
+        Self::open_tables(dir, options)
     }
 
     /// Opens the store of a chain and node. The caller holds the lock of the data directory.

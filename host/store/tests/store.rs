@@ -33,6 +33,20 @@ fn a_new_store_is_fresh() {
     assert_eq!(recovery.prepared_on_chain, Some(genesis().manifest.identity().digest()));
 }
 
+/// A node that dies while it makes its store has none, and makes it again.
+#[test]
+fn a_store_that_was_not_finished_is_made_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir_all(dir.path().join("db.new/keyspaces")).expect("made");
+    std::fs::write(dir.path().join("db.new/version"), b"half").expect("written");
+    assert!(!Store::exists(dir.path()));
+    drop(create(dir.path()));
+    assert!(Store::exists(dir.path()) && !dir.path().join("db.new").exists());
+    let again = Store::create(dir.path(), &genesis(), NODE, StoreOptions::default());
+    assert!(matches!(again, Err(StoreError::Exists { .. })));
+    open(dir.path()).expect("opened").load().expect("loaded");
+}
+
 #[test]
 fn what_was_committed_is_loaded_again() {
     let dir = tempfile::tempdir().expect("a directory");
