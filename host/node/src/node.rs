@@ -213,22 +213,23 @@ impl Opened {
         let dir = config.data_dir.join("store");
         let options =
             StoreOptions { cache_bytes: config.limits.store_cache_bytes, ..StoreOptions::default() };
-        let known = Store::exists(&dir);
-        let store = if known {
+        let store = if Store::exists(&dir) {
             Store::open(&dir, chain, key, options).map_err(store_error)?
         } else {
-            std::fs::create_dir_all(&dir).map_err(store_error)?;
             Store::create(&dir, genesis, key, options).map_err(store_error)?
         };
         let fresh_guard = GuardState::new(chain, key, genesis.manifest.identity());
         let must_exist = store.knows_guard().map_err(store_error)?;
-        let (mut guard, mut stopped) = open_guard(&config.data_dir, fresh_guard.clone(), must_exist)?;
-        if let Some(guard) = &mut guard {
-            if !must_exist && guard.is_new() {
-                store.note_new_guard(guard).map_err(store_error)?;
+        let (guard, stopped) = match open_guard(&config.data_dir, fresh_guard.clone(), must_exist)? {
+            (Some(guard), _) => {
+                if !must_exist && guard.is_new() {
+                    store.note_new_guard(&guard).map_err(store_error)?;
+                }
+                let (found, guard) = store.reconcile_guard(guard).map_err(store_error)?;
+                (guard, mismatch(found))
             }
-            stopped = mismatch(store.reconcile_guard(guard).map_err(store_error)?);
-        }
+            (None, reason) => (None, reason),
+        };
         let loaded = store.load().map_err(store_error)?;
         let state = guard.as_ref().map_or(fresh_guard, |guard| guard.state().clone());
         let recovery = store.recovery(&loaded, state, stopped).map_err(store_error)?;

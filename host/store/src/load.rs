@@ -195,9 +195,24 @@ impl Store {
     /// only the store has (see [`DurableLog`](crate::DurableLog)); then compares the two. To
     /// be called at every start, before anything else is read.
     ///
+    /// The guard comes back unless it may have forgotten signatures: that one is not written
+    /// any more, or the next start would find the two in step.
+    ///
     /// # Errors
     /// The disk, a damaged record.
-    pub fn reconcile_guard(&self, guard: &mut GuardFile) -> Result<GuardCheck, StoreError> {
+    pub fn reconcile_guard(
+        &self,
+        mut guard: GuardFile,
+    ) -> Result<(GuardCheck, Option<GuardFile>), StoreError> {
+        let found = self.reconcile(&mut guard)?;
+        let is_usable = match found {
+            GuardCheck::Fits | GuardCheck::Shorter { .. } | GuardCheck::OldStore { .. } => true,
+            GuardCheck::OldGuard { .. } | GuardCheck::OtherBlock { .. } => false,
+        };
+        Ok((found, is_usable.then_some(guard)))
+    }
+
+    fn reconcile(&self, guard: &mut GuardFile) -> Result<GuardCheck, StoreError> {
         let have = guard.sequence();
         let noted = match self.tables.get::<GuardNote>(Table::Meta, META_GUARD)? {
             None => 1,

@@ -28,8 +28,8 @@ fn node(dir: &std::path::Path) -> Chain {
 }
 
 fn check(store: &Store, dir: &std::path::Path) -> Result<GuardCheck, StoreError> {
-    let (mut file, _) = GuardFile::open(&dir.join("guard"), genesis().chain(), NODE)?;
-    let found = store.reconcile_guard(&mut file)?;
+    let (file, _) = GuardFile::open(&dir.join("guard"), genesis().chain(), NODE)?;
+    let (found, _) = store.reconcile_guard(file)?;
     store.load()?;
     Ok(found)
 }
@@ -135,8 +135,9 @@ fn blocks_that_do_not_follow_are_refused() {
     let (mut file, _) = GuardFile::open(&dir.path().join("guard"), genesis().chain(), NODE).expect("opened");
     let mark = GuardUpdate::FinalMark { global: GlobalIndex(40), hash: moult_types::Digest([1; 32]) };
     file.append(&[mark]).expect("appended");
-    let found = store.reconcile_guard(&mut file).expect("checked");
+    let (found, usable) = store.reconcile_guard(file).expect("checked");
     assert!(matches!(found, GuardCheck::OtherBlock { global: GlobalIndex(40), .. }));
+    assert!(usable.is_none(), "its mark must stay as it is");
     commit(&store, &[Persist::DropBlocksAbove(GlobalIndex(50))]);
     assert!(refused(&store));
 }

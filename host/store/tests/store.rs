@@ -302,9 +302,9 @@ impl Torn {
     fn check(&self) -> GuardCheck {
         let store = open(&self.dir.path().join("store")).expect("opened");
         let path = self.dir.path().join("guard");
-        let (mut file, _) = GuardFile::open(&path, genesis().chain(), NODE).expect("opened");
-        let found = store.reconcile_guard(&mut file).expect("read");
-        if found == GuardCheck::Fits {
+        let (file, _) = GuardFile::open(&path, genesis().chain(), NODE).expect("opened");
+        let (found, file) = store.reconcile_guard(file).expect("read");
+        if let (GuardCheck::Fits, Some(file)) = (&found, file) {
             assert_eq!(file.state(), &self.expected);
             let loaded = store.load().expect("loaded");
             assert_eq!(loaded.last_final.as_ref().map(|(block, _)| block), self.chain.blocks.last());
@@ -348,6 +348,30 @@ fn an_old_copy_of_either_is_noticed() {
     let node = Torn::new(0);
     std::fs::write(node.dir.path().join("guard"), &node.guard_before).expect("written");
     assert_eq!(node.check(), GuardCheck::OldGuard { have: 3, noted: 4 });
+}
+
+/// A node with such a guard goes on as an observer; what it writes then must not make the
+/// guard look right at the next start.
+#[test]
+fn an_old_guard_stays_noticed_however_long_the_node_goes_on() {
+    let mut node = Torn::new(0);
+    let path = node.dir.path().join("guard");
+    std::fs::write(&path, &node.guard_before).expect("written");
+    for _ in 0..2 {
+        let store = open(&node.dir.path().join("store")).expect("opened");
+        let (file, _) = GuardFile::open(&path, genesis().chain(), NODE).expect("opened");
+        let (found, file) = store.reconcile_guard(file).expect("read");
+        assert_eq!(found, GuardCheck::OldGuard { have: 3, noted: 4 });
+        let mut log = DurableLog::new(store.writer().expect("a writer"), file);
+        for _ in 0..3 {
+            let mut step = ordered(&mut node.chain);
+            step.push(node.chain.finality(1));
+            let last = node.chain.blocks.last().expect("a block");
+            step.push(Persist::Guard(GuardUpdate::FinalMark { global: last.global, hash: last.hash }));
+            log.apply(&step).expect("applied");
+            log.commit(true).expect("committed");
+        }
+    }
 }
 
 /// Reads of the executor see blocks that are not applied; the disk gets them at once.
