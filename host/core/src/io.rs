@@ -119,8 +119,9 @@ pub struct Step {
     pub release: Vec<Effect>,
 }
 
-/// What is written to disk. The store is synced before the guard's file is written, lazy
-/// updates included: the guard never knows of a block that the store can lose.
+/// What is written to disk. Store and guard change together: what a synced step writes into
+/// the one is not found after a crash without what it writes into the other, lazy writes
+/// before it included. So the guard never knows of a block that the store can lose.
 #[derive(Clone, Debug)]
 pub enum Persist {
     /// Into the guard's file, outside the store.
@@ -162,8 +163,8 @@ pub enum Persist {
 
 impl Persist {
     /// Whether nothing that leaves the node depends on this being synced. A batch does not
-    /// wait: what says that it is held here (a vote of the engine, a prepare) comes in a
-    /// later step, which is synced together with all that was written before it.
+    /// wait: what says that it is held here (a vote of the engine, a prepare) comes in the
+    /// same step or a later one, which is synced with all that was written before it.
     pub fn is_lazy(&self) -> bool {
         matches!(self, Self::Batch(_) | Self::Final { .. } | Self::History(_) | Self::TruncateRecords(_))
             || matches!(self, Self::Guard(update) if update.is_lazy())

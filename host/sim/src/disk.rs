@@ -2,6 +2,8 @@
 //!
 //! Each exists twice: as the running process sees it, and as a crash would leave it. The
 //! store is synced before the guard is, so the guard never knows of what the store can lose.
+//! (A real node writes both with one sync. Here a crash may come between the two, as it can
+//! there when the guard's log begins anew: every crash of a real node is one of these.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -256,11 +256,6 @@ impl GuardFile {
         (self.record.store_sequence, &self.store_writes)
     }
 
-    /// Whether something was appended that is not durable yet.
-    pub fn is_dirty(&self) -> bool {
-        self.dirty
-    }
-
     /// Rises by one with every group that is written. A file whose number is below one that was
     /// seen is an old copy.
     pub fn sequence(&self) -> u64 {

@@ -57,7 +57,7 @@ fn write(dir: &Path, groups: &[Vec<GuardUpdate>]) -> ((GuardState, Vec<u8>), (Gu
         group.iter().for_each(|update| model.apply(update));
         write_group(&mut guard);
         assert_eq!(guard.state(), &model);
-        assert!(!guard.is_dirty());
+        assert!(!guard.dirty);
     }
     (before, (model, bytes()))
 }

@@ -16,8 +16,11 @@ pub struct Tuning {
 }
 
 /// By name of the engine. Blocks are separated by lines `[plain]`, `[variant]`, `[malformed]`.
-const KNOWN: &[(&str, &str)] =
-    &[("pbft", include_str!("../tuning/pbft.txt")), ("pbft-reverse", include_str!("../tuning/pbft.txt"))];
+const KNOWN: &[(&str, &str)] = &[
+    ("pbft", include_str!("../tuning/pbft.txt")),
+    ("pbft-reverse", include_str!("../tuning/pbft.txt")),
+    ("raft", include_str!("../tuning/raft.txt")),
+];
 
 impl Tuning {
     /// The configurations that go with a name.

@@ -272,7 +272,7 @@ impl Disk {
             "sync_file_range" => Ok(()),
             "rename" | "renameat" | "renameat2" => {
                 let (from, to) = renamed(call)?;
-                self.rename(&from, to)
+                self.rename(&from, &to)
             }
             "unlink" => self.unlink(&path(call.argument(0)?)?),
             "unlinkat" if call.has(2, "AT_REMOVEDIR")? => Ok(()),
@@ -302,17 +302,27 @@ impl Disk {
             }
             Some(_) => {}
             None if call.has(2, "O_CREAT")? => self.insert(path, Content::default()),
-            None if path.is_dir() => {}
+            // A folder: it cannot be opened for writing.
+            None if !call.has(2, "O_WRONLY")? && !call.has(2, "O_RDWR")? => {}
             None => return Err(NOT_CREATED.into()),
         }
         self.positions.insert(number(fd)?, (!call.has(2, "O_APPEND")?).then_some(0));
         Ok(())
     }
 
-    fn rename(&mut self, from: &Path, to: PathBuf) -> Result<(), String> {
-        let file = self.files.remove(from).ok_or(NOT_CREATED)?;
-        if let Some(replaced) = self.files.insert(to, file) {
-            self.contents.remove(&replaced);
+    /// Of a file, or of a folder with all below it.
+    fn rename(&mut self, from: &Path, to: &Path) -> Result<(), String> {
+        let moved: Vec<PathBuf> = self.files.keys().filter(|path| path.starts_with(from)).cloned().collect();
+        if moved.is_empty() {
+            return Err(NOT_CREATED.into());
+        }
+        for path in moved {
+            let rest = path.strip_prefix(from).expect("it starts so");
+            let name = if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) };
+            let file = self.files.remove(&path).expect("it was listed");
+            if let Some(replaced) = self.files.insert(name, file) {
+                self.contents.remove(&replaced);
+            }
         }
         Ok(())
     }
@@ -370,7 +380,7 @@ impl Disk {
             "rename" | "renameat" | "renameat2" => {
                 let (from, to) = renamed(&call)?;
                 if !from.exists() {
-                    self.rename(&from, to)?;
+                    self.rename(&from, &to)?;
                 }
             }
             "unlink" | "unlinkat" => {

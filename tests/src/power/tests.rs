@@ -143,6 +143,25 @@ fn names_stay_and_a_renamed_file_keeps_what_was_synced() {
 }
 
 #[test]
+fn a_renamed_folder_takes_its_files_along() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().canonicalize().expect("a path");
+    let case = Case { disk: Disk::read(&root), root: root.clone(), _folder: folder }.all(&[
+        "7 openat(AT_FDCWD<{}>, [db.new/a], O_RDWR|O_CREAT|O_CLOEXEC, 0666) = 9<{db.new/a}>",
+        "7 write(9<{db.new/a}>, [one], 3) = 3",
+        "7 fsync(9<{db.new/a}>) = 0",
+        "7 openat(AT_FDCWD<{}>, [db.new], O_RDONLY|O_CLOEXEC) = 10<{db.new}>",
+        "7 fsync(10<{db.new}>) = 0",
+        "7 renameat(AT_FDCWD<{}>, [db.new], AT_FDCWD<{}>, [db]) = 0",
+        "7 write(9<{db/a}>, [two], 3) = 3",
+    ]);
+    std::fs::create_dir(root.join("db")).expect("made");
+    std::fs::write(root.join("db/a"), b"onetwo").expect("written");
+    let loss = case.disk.lose();
+    assert_eq!((held(&root, "db/a"), loss.bytes_of("db/a")), (b"one".to_vec(), 3));
+}
+
+#[test]
 fn lengths_are_taken_back_too() {
     let case = Case::new(&[("a", b"held")]).all(&[
         "7 openat(AT_FDCWD<{}>, \"\", O_RDWR|O_CLOEXEC) = 9<{a}>",
