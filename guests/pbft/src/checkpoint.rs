@@ -182,7 +182,7 @@ impl<R: Rotation> Replica<R> {
             self.lacking.remove(&seq);
             if let Some(batches) = (entry.committed.map(|c| c.batches)).or(entry.accepted.map(|a| a.batches))
             {
-                self.pool.settle(&batches, seq);
+                self.pool.leave(&batches, seq);
             }
         }
     }

@@ -16,7 +16,8 @@ impl<R: Rotation> Replica<R> {
     /// As leader of the view: propose what waits, oldest first.
     pub(crate) fn propose(&mut self) -> bool {
         let mut proposed = false;
-        while self.leads() {
+        // Behind the stable checkpoint some of what waits is final: the host is about to say so.
+        while self.leads() && self.executed >= self.stable.seq {
             self.next_seq = self.next_seq.max(self.executed + 1);
             let seq = self.next_seq;
             let top = self.stable.seq.saturating_add(self.config.window);
@@ -24,7 +25,7 @@ impl<R: Rotation> Replica<R> {
             if seq > top || outstanding >= self.config.pipeline || (outstanding > 0 && self.paces()) {
                 break;
             }
-            let batches: Batches = self.pool.choose(self.proposal_max, self.now, self.patience_ms()).into();
+            let batches: Batches = self.pool.oldest(self.proposal_max).into();
             if batches.is_empty() {
                 break;
             }
@@ -35,11 +36,6 @@ impl<R: Rotation> Replica<R> {
             proposed = true;
         }
         proposed
-    }
-
-    /// How long batches in doubt wait for a sign of where they were committed.
-    pub(crate) fn patience_ms(&self) -> u64 {
-        self.config.view_timeout_ms.saturating_mul(4)
     }
 
     /// Whether the next proposal has to wait for more batches; if so, for how long is set.
@@ -266,8 +262,9 @@ impl<R: Rotation> Replica<R> {
     }
 
     /// Upon the host's word that everything up to `index` is final.
-    pub(crate) fn on_final(&mut self, index: u64) {
+    pub(crate) fn on_final(&mut self, index: u64, batches: &[Digest]) {
         self.must_save |= !self.unsaved.is_empty();
+        self.pool.finish(batches);
         self.last_final = self.last_final.max(index);
         if index > self.executed {
             self.jump(index);
@@ -277,10 +274,8 @@ impl<R: Rotation> Replica<R> {
 
     /// The host holds everything up to `index`: go on from there.
     fn jump(&mut self, index: u64) {
-        let mut known = true;
         for seq in self.executed + 1..=index.min(self.base.saturating_add(self.config.window)) {
             let committed = self.entries.get(&seq).and_then(|e| e.committed.as_ref());
-            known &= committed.is_some();
             if let Some(committed) = committed {
                 self.proposals.insert(seq, committed.digest);
                 self.unsaved.push((seq, committed.digest));
@@ -289,15 +284,11 @@ impl<R: Rotation> Replica<R> {
         }
         self.executed = index;
         if index > self.base.saturating_add(self.config.window) {
-            known = false;
             self.base = index;
             let keep = index.saturating_sub(self.config.window.saturating_mul(4));
             self.entries = self.entries.split_off(&keep);
             self.lacking = self.lacking.split_off(&keep);
             self.settle_places();
-        }
-        if !known {
-            self.pool.doubt(self.now);
         }
         self.made_progress();
         self.prune();

@@ -113,7 +113,7 @@ impl Engine for Broken {
             Bug::CommitOnPrepare => self.commit_prepared(&mut outcome),
             Bug::AssumeFinal if self.inner.executed > self.inner.last_final => {
                 let executed = moult_sdk::CommitIndex(self.inner.executed);
-                let more = self.inner.step(now, vec![Event::Final(executed)]);
+                let more = self.inner.step(now, vec![Event::Final { index: executed, batches: Vec::new() }]);
                 add(&mut outcome, more);
             }
             _ => {}
@@ -129,7 +129,7 @@ impl Engine for Broken {
 impl Broken {
     fn hears(&self, event: &Event) -> bool {
         match event {
-            Event::Final(index) => self.bug != Bug::IgnoreFinal || index.0 <= self.inner.executed,
+            Event::Final { index, .. } => self.bug != Bug::IgnoreFinal || index.0 <= self.inner.executed,
             Event::Timer(RETRANSMIT_TIMER) => self.bug != Bug::NoRetransmission,
             Event::Timer(VIEW_TIMER) => self.bug != Bug::NoViewChange,
             _ => true,

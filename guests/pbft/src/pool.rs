@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use moult_sdk::{Digest, NowMs};
+use moult_sdk::Digest;
 
 /// Batches by where they stand.
 ///
 /// # Invariants
-/// - a digest in `waiting` or `doubtful` is in `held` under the same number and not in
-///   `placed`, since every way into `placed` takes it out of both;
+/// - a digest in `waiting` is in `held` under the same number and neither in `placed` nor in
+///   `settled`, since every way into those takes it out;
 /// - `placed` names only slots above the stable checkpoint, so it is bounded by the window.
 #[derive(Default)]
 pub(crate) struct Pool {
@@ -18,14 +18,8 @@ pub(crate) struct Pool {
     waiting: BTreeMap<u64, Digest>,
     /// In the slot of a proposal of this view, or committed in one.
     placed: BTreeMap<Digest, u64>,
-    /// Waited when this node was carried past commits whose content it does not know:
-    /// perhaps committed there.
-    doubtful: BTreeMap<u64, Digest>,
-    doubtful_since: NowMs,
-    /// Proposed in spite of doubt, and not again: nobody else asks for them.
-    offered: BTreeSet<Digest>,
-    /// Committed behind the stable checkpoint, lately: still held, so that whoever is told
-    /// of them late, or repeats them, does not make them wait again.
+    /// Final, or committed behind the stable checkpoint, lately: still held, so that whoever
+    /// is told of them late, or repeats them, does not make them wait again.
     settled: BTreeSet<Digest>,
     generations: VecDeque<Vec<Digest>>,
     next: u64,
@@ -62,7 +56,6 @@ impl Pool {
             self.placed.entry(*digest).or_insert(seq);
             if let Some(number) = self.held.get(digest) {
                 self.waiting.remove(number);
-                self.doubtful.remove(number);
             }
         }
     }
@@ -76,7 +69,6 @@ impl Pool {
         for digest in former.into_keys() {
             if let Some(number) = self.held.get(&digest)
                 && !self.placed.contains_key(&digest)
-                && !self.offered.contains(&digest)
                 && !self.settled.contains(&digest)
             {
                 self.waiting.insert(*number, digest);
@@ -85,16 +77,30 @@ impl Pool {
     }
 
     /// The slot is behind the stable checkpoint: its batches are of no more interest.
-    pub(crate) fn settle(&mut self, batches: &[Digest], seq: u64) {
+    pub(crate) fn leave(&mut self, batches: &[Digest], seq: u64) {
         for digest in batches {
             if self.placed.get(digest) == Some(&seq) {
                 self.placed.remove(digest);
-                self.offered.remove(digest);
-                if self.settled.insert(*digest)
-                    && let Some(generation) = self.generations.back_mut()
-                {
-                    generation.push(*digest);
-                }
+                self.settle(*digest);
+            }
+        }
+    }
+
+    /// The batches are final, wherever they were committed.
+    pub(crate) fn finish(&mut self, batches: &[Digest]) {
+        for digest in batches {
+            if let Some(number) = self.held.get(digest) {
+                self.waiting.remove(number);
+                self.settle(*digest);
+            }
+        }
+    }
+
+    fn settle(&mut self, digest: Digest) {
+        if self.settled.insert(digest) {
+            match self.generations.back_mut() {
+                Some(generation) => generation.push(digest),
+                None => self.generations.push_back(vec![digest]),
             }
         }
     }
@@ -109,7 +115,6 @@ impl Pool {
                     && let Some(number) = self.held.remove(&digest)
                 {
                     self.waiting.remove(&number);
-                    self.doubtful.remove(&number);
                 }
             }
         }
@@ -120,46 +125,12 @@ impl Pool {
         self.waiting.values().take(max).copied().collect()
     }
 
-    /// Everything that waits may have been committed out of this node's sight.
-    pub(crate) fn doubt(&mut self, now: NowMs) {
-        self.doubtful.append(&mut self.waiting);
-        self.doubtful_since = now;
-        while self.doubtful.len() > DOUBTFUL_MAX {
-            if let Some((_, digest)) = self.doubtful.pop_first() {
-                self.held.remove(&digest);
-            }
-        }
-    }
-
-    /// Oldest batches to propose, up to `max`; first those in doubt, once `patience_ms`
-    /// went by: nobody asks for them again.
-    pub(crate) fn choose(&mut self, max: usize, now: NowMs, patience_ms: u64) -> Vec<Digest> {
-        let mut chosen = Vec::new();
-        if self.doubt_ends(patience_ms).is_some_and(|end| end <= now) {
-            while chosen.len() < max
-                && let Some((_, digest)) = self.doubtful.pop_first()
-            {
-                self.offered.insert(digest);
-                chosen.push(digest);
-            }
-        }
-        chosen.extend(self.oldest(max - chosen.len()));
-        chosen
-    }
-
-    /// When batches in doubt are to be proposed, if there are any.
-    pub(crate) fn doubt_ends(&self, patience_ms: u64) -> Option<NowMs> {
-        (!self.doubtful.is_empty()).then(|| self.doubtful_since.saturating_add(patience_ms))
-    }
-
     /// How many batches wait for a proposal.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 }
 
-/// Most batches in doubt: at 100 bytes each, 6.5 MB.
-const DOUBTFUL_MAX: usize = 65_536;
 /// Checkpoints for which settled batches are remembered.
 const GENERATIONS: usize = 4;
 
@@ -176,15 +147,15 @@ mod tests {
     fn a_batch_waits_until_it_is_placed_and_again_when_its_place_is_lost() {
         let mut pool = Pool::default();
         assert_eq!((pool.hold(digest(1)), pool.hold(digest(2)), pool.hold(digest(1))), (None, None, None));
-        assert_eq!(pool.choose(8, 0, 0), [digest(1), digest(2)]);
+        assert_eq!(pool.oldest(8), [digest(1), digest(2)]);
         pool.place(&[digest(1), digest(3)], 7);
-        assert_eq!(pool.choose(8, 0, 0), [digest(2)]);
+        assert_eq!(pool.oldest(8), [digest(2)]);
         assert_eq!(pool.hold(digest(3)), Some(7));
         pool.replace([(8, &[digest(3)][..])].into_iter());
-        assert_eq!(pool.choose(8, 0, 0), [digest(1), digest(2)]);
+        assert_eq!(pool.oldest(8), [digest(1), digest(2)]);
         pool.age();
-        pool.settle(&[digest(3)], 8);
-        assert_eq!((pool.hold(digest(3)), pool.choose(8, 0, 0)), (None, vec![digest(1), digest(2)]));
+        pool.leave(&[digest(3)], 8);
+        assert_eq!((pool.hold(digest(3)), pool.oldest(8)), (None, vec![digest(1), digest(2)]));
         (0..4).for_each(|_| pool.age());
         assert!(!pool.holds(&digest(3)));
     }
@@ -195,7 +166,7 @@ mod tests {
         let mut pool = Pool::default();
         pool.age();
         pool.place(&[digest(1)], 7);
-        pool.settle(&[digest(1)], 7);
+        pool.leave(&[digest(1)], 7);
         assert_eq!((pool.hold(digest(1)), pool.waiting()), (None, 0));
         (0..4).for_each(|_| pool.age());
         assert!(!pool.holds(&digest(1)));
@@ -206,16 +177,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_doubt_is_offered_once_and_late() {
+    fn what_is_final_never_waits_again() {
         let mut pool = Pool::default();
-        pool.hold(digest(1));
-        pool.doubt(10);
-        assert_eq!(pool.waiting(), 0);
-        assert!(pool.choose(8, 12, 5).is_empty());
-        assert_eq!(pool.doubt_ends(5), Some(15));
-        // However much else there is.
-        pool.hold(digest(2));
-        assert_eq!(pool.choose(1, 15, 5), [digest(1)]);
-        assert_eq!((pool.choose(8, 15, 5), pool.doubt_ends(5)), (vec![digest(2)], None));
+        (1..=4).for_each(|n| {
+            pool.hold(digest(n));
+        });
+        pool.place(&[digest(2)], 5);
+        // Batch 9 was never told: it is committed elsewhere.
+        pool.finish(&[digest(1), digest(2), digest(9)]);
+        assert_eq!(pool.oldest(8), [digest(3), digest(4)]);
+        pool.replace(std::iter::empty());
+        assert_eq!((pool.hold(digest(1)), pool.oldest(8)), (None, vec![digest(3), digest(4)]));
     }
 }

@@ -88,7 +88,6 @@ pub struct Replica<R> {
     /// When this node proposed last, and whether it waits to propose again.
     pub(crate) proposed_at: Option<NowMs>,
     pub(crate) pace_timer: bool,
-    pub(crate) doubt_timer: bool,
 
     pub(crate) record_id: u64,
     /// What was released, by kind.
@@ -188,7 +187,6 @@ impl<R: Rotation> Replica<R> {
             retransmit_timer: false,
             proposed_at: None,
             pace_timer: false,
-            doubt_timer: false,
             record_id: 0,
             released: [None; 7],
             gauges: [None; GAUGES.len()],
@@ -202,7 +200,7 @@ impl<R: Rotation> Replica<R> {
             Event::Message(message) => self.on_message(message),
             Event::Timer(id) => self.on_timer(id),
             Event::Batches(batches) => self.on_batches(&batches),
-            Event::Final(index) => self.on_final(index.0),
+            Event::Final { index, batches } => self.on_final(index.0, &batches),
             Event::Shun(authority) => self.on_shun(authority),
             Event::Refused(slot) => self.on_refused(slot),
             Event::Peer { peer, up, .. } => self.on_peer(peer, up),

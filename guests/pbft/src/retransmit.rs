@@ -15,8 +15,6 @@ pub(crate) const VIEW_TIMER: u64 = 1;
 pub(crate) const RETRANSMIT_TIMER: u64 = 2;
 /// Runs while a leader waits for more batches before it proposes again.
 pub(crate) const PACE_TIMER: u64 = 3;
-/// Runs while a leader holds batches in doubt: perhaps nothing else happens.
-pub(crate) const DOUBT_TIMER: u64 = 4;
 
 impl<R: Rotation> Replica<R> {
     /// Whether there is anything that the committee owes an answer to: batches without a
@@ -61,14 +59,6 @@ impl<R: Rotation> Replica<R> {
         } else {
             self.deadline = None;
         }
-        if !self.doubt_timer
-            && self.leads()
-            && let Some(end) = self.pool.doubt_ends(self.patience_ms())
-        {
-            self.doubt_timer = true;
-            let after_ms = end.saturating_sub(self.now).max(self.config.retransmit_ms);
-            self.out.release.push(Action::SetTimer { id: DOUBT_TIMER, after_ms });
-        }
         if !self.retransmit_timer && (work || self.is_changing_with_others()) {
             self.retransmit_timer = true;
             let after_ms = self.config.retransmit_ms;
@@ -101,7 +91,6 @@ impl<R: Rotation> Replica<R> {
             }
             // Every step ends with proposing what may be proposed.
             PACE_TIMER => self.pace_timer = false,
-            DOUBT_TIMER => self.doubt_timer = false,
             _ => {}
         }
     }

@@ -68,14 +68,12 @@ impl Raft {
         is_final
     }
 
-    /// Begins the log above a final position; what was in it waits again, with doubt: it may
-    /// be among what is final.
+    /// Begins the log above a final position; what was in it and is not final waits again.
     pub(crate) fn rebase(&mut self, base: Position) {
         let first = self.log.base().index.0 + 1;
         for (index, entry) in (first..).zip(self.log.reset(base)) {
             self.pool.unplace(&entry.batches, CommitIndex(index));
         }
-        self.pool.doubt(self.now);
         self.commit = self.commit.max(base.index);
         self.save(Record::base(base));
     }

@@ -128,16 +128,18 @@ impl Raft {
         let is_paused = leadership.handover.is_some_and(|handover| !handover.is_late);
         let mut is_first = leadership.first.is_none();
         let from = self.log.last().index.next();
-        let patience_ms = self.patience_ms();
+        // The host has yet to say which batches are final below the base: some of them wait.
+        let is_told = self.told_final >= self.log.base().index;
         loop {
             let last = self.log.last().index.0;
             let has_room = last.saturating_sub(self.commit.0) < self.config.pipeline
                 && last.saturating_sub(self.last_final.0) < self.config.window
-                && !is_paused;
+                && !is_paused
+                && is_told;
             if !has_room && !is_first {
                 break;
             }
-            let batches = self.pool.choose(self.batches_max, self.now, patience_ms);
+            let batches = self.pool.oldest(if is_told { self.batches_max } else { 0 }, u64::MAX);
             if batches.is_empty() && !is_first {
                 break;
             }

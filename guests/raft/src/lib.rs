@@ -104,8 +104,8 @@
 //! - *A leader has all that is committed.* An entry is acknowledged when it is durable, and
 //!   counted in its own term only (figure 8); a quorum of voters compares positions.
 //! - *A batch is ordered once*, as long as it is in sight: a leader proposes what is in no entry
-//!   of its log, and remembers 65,536 that have left it. Batches that waited when the log was
-//!   carried past entries unseen are *in doubt*: nobody proposes them for 16 election timeouts.
+//!   of its log and not final, by the host's word; of those it remembers 65,536. After a start
+//!   it proposes nothing until the host has named what is final up to the base.
 //! - *Bounded state.* The log and the stage lie within `retained` below and twice `window` above
 //!   the last final index; everything else is bounded by the committee or by a constant.
 //!

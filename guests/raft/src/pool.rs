@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use moult_sdk::{CommitIndex, Digest, NowMs};
+use moult_sdk::{CommitIndex, Digest};
 
 /// Batches by where they stand.
 ///
 /// # Invariants
-/// - a digest in `waiting` or `doubtful` is in `held` under the same number and not in
-///   `placed`, since every way into `placed` takes it out of both;
+/// - a digest in `waiting` is in `held` under the same number and neither in `placed` nor in
+///   `settled`, since every way into those takes it out;
 /// - `placed` names entries of the log only, so it is bounded as the log is.
 #[derive(Default)]
 pub(crate) struct Pool {
@@ -18,15 +18,7 @@ pub(crate) struct Pool {
     waiting: BTreeMap<u64, Digest>,
     /// In this entry of the log.
     placed: BTreeMap<Digest, CommitIndex>,
-    /// Waited when this node was carried past commits whose content it does not know:
-    /// perhaps committed there.
-    doubtful: BTreeMap<u64, Digest>,
-    doubtful_since: NowMs,
-    /// Those below this number were named to a leader.
-    named: u64,
-    /// Proposed in spite of doubt, and not again: nobody else asks for them.
-    offered: BTreeSet<Digest>,
-    /// Left the log as final, lately: whoever names them, or proposes them again, does not
+    /// Final, lately: whoever names them, or proposes them again, does not
     /// make them wait again.
     settled: BTreeSet<Digest>,
     settled_order: VecDeque<Digest>,
@@ -62,7 +54,6 @@ impl Pool {
             self.placed.entry(*digest).or_insert(index);
             if let Some(number) = self.held.get(digest) {
                 self.waiting.remove(number);
-                self.doubtful.remove(number);
             }
         }
     }
@@ -72,7 +63,6 @@ impl Pool {
         for digest in batches {
             if self.placed.get(digest) == Some(&index) {
                 self.placed.remove(digest);
-                self.offered.remove(digest);
                 if let Some(number) = self.held.get(digest)
                     && !self.settled.contains(digest)
                 {
@@ -87,16 +77,33 @@ impl Pool {
         for digest in batches {
             if self.placed.get(digest) == Some(&index) {
                 self.placed.remove(digest);
-                self.offered.remove(digest);
                 self.held.remove(digest);
-                if self.settled.insert(*digest) {
-                    self.settled_order.push_back(*digest);
-                }
+                self.settle(*digest);
             }
         }
+    }
+
+    /// The batches are final, in whatever entry.
+    pub(crate) fn finish(&mut self, batches: &[Digest]) {
+        for digest in batches {
+            if let Some(number) = self.held.get(digest) {
+                self.waiting.remove(number);
+                self.settle(*digest);
+            }
+        }
+    }
+
+    fn settle(&mut self, digest: Digest) {
+        if self.settled.insert(digest) {
+            self.settled_order.push_back(digest);
+        }
         while self.settled_order.len() > SETTLED_MAX {
-            if let Some(oldest) = self.settled_order.pop_front() {
-                self.settled.remove(&oldest);
+            let Some(oldest) = self.settled_order.pop_front() else { return };
+            self.settled.remove(&oldest);
+            if !self.placed.contains_key(&oldest)
+                && let Some(number) = self.held.remove(&oldest)
+            {
+                self.waiting.remove(&number);
             }
         }
     }
@@ -111,62 +118,13 @@ impl Pool {
         self.next
     }
 
-    /// Everything that waits may have been committed out of this node's sight.
-    pub(crate) fn doubt(&mut self, now: NowMs) {
-        self.doubtful.append(&mut self.waiting);
-        self.doubtful_since = now;
-        self.named = 0;
-        while self.doubtful.len() > DOUBTFUL_MAX {
-            if let Some((_, digest)) = self.doubtful.pop_first() {
-                self.held.remove(&digest);
-            }
-        }
-    }
-
-    /// Oldest batches to propose, up to `max`; those in doubt once `patience_ms` went by.
-    /// The caller places what it proposes.
-    pub(crate) fn choose(&mut self, max: usize, now: NowMs, patience_ms: u64) -> Vec<Digest> {
-        let mut chosen = self.oldest(max, u64::MAX);
-        if chosen.is_empty()
-            && !self.doubtful.is_empty()
-            && now.saturating_sub(self.doubtful_since) >= patience_ms
-        {
-            while chosen.len() < max
-                && let Some((_, digest)) = self.doubtful.pop_first()
-            {
-                if self.offered.insert(digest) {
-                    chosen.push(digest);
-                }
-            }
-        }
-        chosen
-    }
-
-    /// Batches in doubt, each once: another leader may know better, or propose them.
-    pub(crate) fn name_doubtful(&mut self, max: usize, now: NowMs, patience_ms: u64) -> Vec<Digest> {
-        if now.saturating_sub(self.doubtful_since) < patience_ms {
-            return Vec::new();
-        }
-        let chosen: Vec<(u64, Digest)> =
-            self.doubtful.range(self.named..).take(max).map(|(number, digest)| (*number, *digest)).collect();
-        self.named = chosen.last().map_or(self.named, |(number, _)| number + 1);
-        chosen.into_iter().map(|(_, digest)| digest).collect()
-    }
-
-    /// Whether there is doubt that a leader, or a follower, can still do something about.
-    pub(crate) fn has_doubt(&self, leads: bool) -> bool {
-        self.doubtful.range(if leads { 0 } else { self.named }..).next().is_some()
-    }
-
     /// How many batches wait for an entry.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 }
 
-/// Most batches in doubt: at 100 bytes each, 6.5 MB.
-const DOUBTFUL_MAX: usize = 65_536;
-/// Most settled batches that are remembered, likewise.
+/// Most settled batches that are remembered: at 100 bytes each, 6.5 MB.
 const SETTLED_MAX: usize = 65_536;
 
 #[cfg(test)]
@@ -182,15 +140,15 @@ mod tests {
     fn a_batch_waits_until_it_is_placed_and_again_when_its_place_is_lost() {
         let mut pool = Pool::default();
         [1, 2, 1].iter().for_each(|n| pool.hold(digest(*n)));
-        assert_eq!(pool.choose(8, 0, 0), [digest(1), digest(2)]);
+        assert_eq!(pool.oldest(8, u64::MAX), [digest(1), digest(2)]);
         pool.place(&[digest(1), digest(3)], CommitIndex(7));
         pool.place(&[digest(1)], CommitIndex(9));
         pool.hold(digest(3));
-        assert_eq!(pool.choose(8, 0, 0), [digest(2)]);
+        assert_eq!(pool.oldest(8, u64::MAX), [digest(2)]);
         pool.unplace(&[digest(1)], CommitIndex(9));
         assert!(pool.is_known(&digest(1)));
         pool.unplace(&[digest(1), digest(3)], CommitIndex(7));
-        assert_eq!(pool.choose(8, 0, 0), [digest(1), digest(2), digest(3)]);
+        assert_eq!(pool.oldest(8, u64::MAX), [digest(1), digest(2), digest(3)]);
         pool.place(&[digest(2)], CommitIndex(7));
         pool.forget(&[digest(2)], CommitIndex(7));
         assert!(!pool.holds(&digest(2)) && pool.is_known(&digest(2)) && pool.waiting() == 2);
@@ -199,15 +157,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_doubt_is_offered_once_and_late() {
+    fn what_is_final_never_waits_again() {
         let mut pool = Pool::default();
+        (1..=4).for_each(|n| pool.hold(digest(n)));
+        pool.place(&[digest(2)], CommitIndex(5));
+        // Batch 9 was never told: it is committed elsewhere.
+        pool.finish(&[digest(1), digest(2), digest(9)]);
+        pool.unplace(&[digest(2)], CommitIndex(5));
         pool.hold(digest(1));
-        pool.doubt(10);
-        assert_eq!((pool.waiting(), pool.doubtful.len()), (0, 1));
-        assert!(pool.choose(8, 12, 5).is_empty() && pool.name_doubtful(8, 12, 5).is_empty());
-        assert_eq!(pool.name_doubtful(8, 15, 5), [digest(1)]);
-        assert!(pool.name_doubtful(8, 15, 5).is_empty() && pool.has_doubt(true) && !pool.has_doubt(false));
-        assert_eq!(pool.choose(8, 15, 5), [digest(1)]);
-        assert!(pool.choose(8, 15, 5).is_empty());
+        assert_eq!(pool.oldest(8, u64::MAX), [digest(3), digest(4)]);
+        assert!(pool.is_known(&digest(1)) && pool.is_known(&digest(2)) && pool.holds(&digest(2)));
     }
 }

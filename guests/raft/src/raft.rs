@@ -52,7 +52,9 @@ pub struct Raft {
     pub(crate) log: Log,
     /// Last index that is known to be committed, by the word of a leader or by counting.
     pub(crate) commit: CommitIndex,
-    /// What the host last called final.
+    /// What the host last called final, in this life.
+    pub(crate) told_final: CommitIndex,
+    /// The same, or the base of the log if that is higher.
     pub(crate) last_final: CommitIndex,
     /// Last commit handed to the host, or final.
     pub(crate) emitted: CommitIndex,
@@ -158,6 +160,7 @@ impl Raft {
             deadline_ms: 0,
             log: Log::default(),
             commit: CommitIndex(0),
+            told_final: CommitIndex(0),
             last_final: CommitIndex(0),
             emitted: CommitIndex(0),
             verified: CommitIndex(0),
@@ -194,7 +197,7 @@ impl Raft {
             Event::Message(message) => self.on_message(&message),
             Event::Timer(id) => self.on_timer(id),
             Event::Batches(batches) => batches.iter().for_each(|b| self.pool.hold(b.digest)),
-            Event::Final(index) => self.on_final(index),
+            Event::Final { index, batches } => self.on_final(index, &batches),
             Event::Shun(authority) => {
                 if self.committee.stake(authority) > 0 {
                     self.shunned.insert(authority);
@@ -229,7 +232,9 @@ impl Raft {
 
     /// Upon the host's word that everything up to `index` is final. The log, the term and
     /// the vote stay as they are: see the crate's root.
-    fn on_final(&mut self, index: CommitIndex) {
+    fn on_final(&mut self, index: CommitIndex, batches: &[Digest]) {
+        self.pool.finish(batches);
+        self.told_final = self.told_final.max(index);
         self.last_final = self.last_final.max(index);
         if !self.config.has(Planted::CommitFinalAgain) {
             self.emitted = self.emitted.max(self.last_final);

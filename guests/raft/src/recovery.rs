@@ -19,16 +19,13 @@ impl Raft {
         let base = self.log.base().index;
         self.commit = base;
         // The host's mark may be older than the base: it is written without a sync.
+        self.told_final = recovered.last_final;
         self.last_final = recovered.last_final.max(base);
         self.emitted = self.last_final;
         if self.config.has(Planted::CommitFinalAgain) {
             self.emitted = base;
         }
         recovered.batches.iter().for_each(|batch| self.pool.hold(batch.digest));
-        if recovered.last_final < base {
-            // What lies between is final, and the host does not know it yet.
-            self.pool.doubt(self.now);
-        }
         let first = base.0 + 1;
         for (index, entry) in (first..).zip(self.log.from(CommitIndex(first))) {
             self.pool.place(&entry.batches, CommitIndex(index));

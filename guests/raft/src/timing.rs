@@ -15,8 +15,6 @@ pub(crate) const TICK_TIMER: u64 = 2;
 pub(crate) const RETRY_TIMER: u64 = 3;
 /// Most batches named to the leader, or asked for anew, at once.
 const RETRIED_MAX: usize = 64;
-/// Election timeouts after which batches in doubt are proposed, or named to the leader.
-const PATIENCE: u64 = 16;
 
 /// The timers that run.
 #[derive(Default)]
@@ -66,7 +64,7 @@ impl Raft {
         }
         self.timers.tick = ticks;
         let has_waiting = !leads && self.pool.waiting() > 0;
-        let waits = has_waiting || !self.stage.is_empty() || self.pool.has_doubt(leads);
+        let waits = has_waiting || !self.stage.is_empty();
         if waits && !self.timers.retry {
             self.timers.retry = true;
             self.retry_mark = self.pool.mark();
@@ -112,18 +110,10 @@ impl Raft {
         if !missing.is_empty() {
             self.out.release.push(Action::Fetch { batches: missing, likely_holder: Some(leader) });
         }
-        let (max, patience_ms) = (self.wanted_max(), self.patience_ms());
-        let mut wanted = self.pool.oldest(max, self.retry_mark);
-        wanted.extend(self.pool.name_doubtful(max - wanted.len(), self.now, patience_ms));
+        let wanted = self.pool.oldest(self.wanted_max(), self.retry_mark);
         if !wanted.is_empty() {
             self.send(Recipients::One(leader), &Payload::Wanted(wanted.into()));
         }
-    }
-
-    /// How long batches in doubt are left alone: who knows that they are not committed has
-    /// proposed them by then.
-    pub(crate) fn patience_ms(&self) -> NowMs {
-        self.config.election_timeout_ms.saturating_mul(PATIENCE)
     }
 
     fn wanted_max(&self) -> usize {

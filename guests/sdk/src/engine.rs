@@ -45,7 +45,8 @@ pub struct Recovered {
     pub records: Vec<DurableRecord>,
     /// Highest commit held durably; commits up to here may be repeated with equal content.
     pub committed: CommitIndex,
-    /// Highest final commit; nothing at or below it is committed again.
+    /// Highest final commit; nothing at or below it is committed again. May be lower than
+    /// what an earlier life was told.
     pub last_final: CommitIndex,
     /// Held and not final; not told again.
     pub batches: Vec<Batch>,
@@ -100,7 +101,12 @@ pub enum Event {
     /// Batches that this node now holds.
     Batches(Vec<Batch>),
     /// Every commit up to here is final; may be above the engine's own last commit.
-    Final(CommitIndex),
+    Final {
+        /// The highest of them.
+        index: CommitIndex,
+        /// Batches of all that became final since the last such event: to be proposed no more.
+        batches: Vec<Digest>,
+    },
     /// Pass over this authority's turns as leader.
     Shun(AuthorityIndex),
     /// The host would not sign this slot.

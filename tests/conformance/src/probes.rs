@@ -335,7 +335,10 @@ fn hostile_event(rng: &mut Rng, corpus: &[Event]) -> Event {
         },
         8 => Event::Refused(statement.slot),
         _ => match rng.range(0, 4) {
-            0 => Event::Final(CommitIndex(rng.range(0, 2_000))),
+            0 => Event::Final {
+                index: CommitIndex(rng.range(0, 2_000)),
+                batches: vec![statement.digest; rng.index(3)],
+            },
             1 => Event::Shun(AuthorityIndex(rng.pick(&[0, 1, 2, 3, 4, u32::MAX]))),
             2 => Event::Peer {
                 peer: AuthorityIndex(rng.pick(&[0, 3, 9, u32::MAX])),

@@ -118,7 +118,7 @@ fn event(rng: &mut Rng, payload: &Payload) -> Event {
             Event::Message(Message { sender: author, payload, statements })
         }
         6 => Event::Timer(number(rng)),
-        7 => Event::Final(CommitIndex(rng.range(0, 2_000))),
+        7 => Event::Final { index: CommitIndex(rng.range(0, 2_000)), batches: Vec::new() },
         8 => Event::Refused(slot),
         _ => rng.pick(&[Some(()), None]).map_or(Event::Draining, |()| Event::Shun(author)),
     }

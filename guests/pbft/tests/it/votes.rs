@@ -96,7 +96,12 @@ fn a_refused_vote_counts_for_nothing() {
 fn finality_carries_a_replica_over_what_it_missed() {
     let mut bench = Bench::new(3);
     bench.hold(&[digest(1)]);
-    assert!(commits(&bench.step(vec![Event::Final(moult_sdk::CommitIndex(1_000))])).is_empty());
+    assert!(
+        commits(
+            &bench.step(vec![Event::Final { index: moult_sdk::CommitIndex(1_000), batches: Vec::new() }])
+        )
+        .is_empty()
+    );
     let about = proposal_digest(&[digest(1)]);
     bench.propose(0, 1_001, &[digest(1)]);
     for (kind, author) in [(PREPARE, 1), (COMMIT, 1), (COMMIT, 2)] {

@@ -148,7 +148,7 @@ fn event(rng: &mut Rng, payload: &Payload) -> Event {
             Event::Message(Message { sender: author, payload, statements: Vec::new() })
         }
         5..=6 => Event::Timer(rng.pick(&[1, 1, 2, 3, 4, u64::MAX])),
-        7 => Event::Final(CommitIndex(rng.range(0, 30))),
+        7 => Event::Final { index: CommitIndex(rng.range(0, 30)), batches: Vec::new() },
         8 => Event::Refused(slot),
         9 => Event::Vote(Statement { author, slot, digest: Digest([1; 32]) }),
         10 => Event::Batches((0..5).map(|n| batch(Digest([n; 32]))).collect()),
@@ -203,8 +203,10 @@ fn records_are_dropped_and_what_is_left_is_enough() {
     for n in 0..1_000_u64 {
         let mut digest = [0; 32];
         digest[..8].copy_from_slice(&n.to_be_bytes());
-        let outcome =
-            node.step(vec![Event::Batches(vec![batch(Digest(digest))]), Event::Final(CommitIndex(n))]);
+        let outcome = node.step(vec![
+            Event::Batches(vec![batch(Digest(digest))]),
+            Event::Final { index: CommitIndex(n), batches: Vec::new() },
+        ]);
         kept.extend(outcome.durable.iter().cloned());
         for action in &outcome.release {
             if let Action::Truncate(id) = action {

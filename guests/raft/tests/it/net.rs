@@ -409,6 +409,7 @@ impl Net {
         let (last_final, now, patience) = (self.last_final, self.now, self.options.catch_up_ms);
         let n = &mut self.nodes[node as usize];
         n.engine.as_ref()?;
+        let former = n.last_final;
         if n.last_final >= last_final {
             n.behind_since = None;
             return None;
@@ -431,7 +432,9 @@ impl Net {
         } else {
             return None;
         }
-        Some(Event::Final(CommitIndex(self.node(node).last_final)))
+        let n = self.node(node);
+        let batches = n.chain.range(former + 1..=n.last_final).flat_map(|(_, batches)| batches);
+        Some(Event::Final { index: CommitIndex(n.last_final), batches: batches.copied().collect() })
     }
 
     /// Who leads the highest term, if it is up.

@@ -207,7 +207,7 @@ fn a_leader_without_a_quorum_steps_down_and_a_follower_does_not_rise_alone() {
 fn a_log_that_ends_below_what_is_final_follows_and_votes_but_does_not_stand() {
     let mut node = Bench::new(1, 3, "");
     node.write_log(&[1, 1]);
-    node.step(vec![Event::Final(CommitIndex(9))]);
+    node.step(vec![Event::Final { index: CommitIndex(9), batches: Vec::new() }]);
     assert_eq!(sent(&node.time_out()), []);
     // Its vote counts by its own log.
     assert_eq!(sent(&node.hear(0, &vote(2, at(1, 1)))), [Payload::VoteReply(granted(2, false))]);
@@ -239,7 +239,7 @@ fn a_base_above_what_is_final_here_has_to_wait() {
     first.is_base = true;
     let reject = Payload::Reject { term: Term(1), prev: CommitIndex(8), hint: at(1, 2) };
     assert_eq!(sent(&node.hear(2, &Payload::Append(first.clone()))), [reject]);
-    node.step(vec![Event::Final(CommitIndex(8))]);
+    node.step(vec![Event::Final { index: CommitIndex(8), batches: Vec::new() }]);
     assert_eq!(sent(&node.hear(2, &Payload::Append(first))), [accept(1, 8)]);
 }
 
@@ -248,7 +248,7 @@ fn one_authority_commits_by_itself_and_goes_on_from_what_is_final() {
     let mut node = Bench::new(0, 1, "");
     let told = |n: u64| Event::Batches(vec![batch(entry(n, 1).batches[0])]);
     assert_eq!(committed(&node.step(vec![told(1)])), [2]);
-    node.step(vec![Event::Final(CommitIndex(7))]);
+    node.step(vec![Event::Final { index: CommitIndex(7), batches: entry(1, 1).batches.to_vec() }]);
     assert_eq!(committed(&node.step(vec![told(2), told(2)])), [8]);
     let recovered =
         Recovered { records: node.disk.clone(), last_final: CommitIndex(8), ..Recovered::default() };

@@ -99,7 +99,9 @@ impl From<wit::Event> for Event {
             }),
             wit::Event::Timer(id) => Self::Timer(id),
             wit::Event::Batches(batches) => Self::Batches(list(batches)),
-            wit::Event::Final(index) => Self::Final(CommitIndex(index)),
+            wit::Event::Final(wit::FinalBlocks { index, batches }) => {
+                Self::Final { index: CommitIndex(index), batches: list(batches) }
+            }
             wit::Event::Shun(authority) => Self::Shun(AuthorityIndex(authority)),
             wit::Event::Refused(slot) => Self::Refused(slot.into()),
             wit::Event::Peer(wit::PeerChange { peer, up, rtt_us }) => {

@@ -20,6 +20,8 @@ const RESEND_PREPARE_MS: u64 = 300;
 const REFETCH_MS: u64 = 200;
 /// Most digests in one question.
 const FETCH_MAX: usize = 256;
+/// Batches that one `final` event names, roughly: a node that catches up makes several.
+const FINAL_BATCHES_MAX: usize = 4096;
 
 impl Replica {
     /// Assembles what can be, signs for it, and makes final what a quorum signed.
@@ -208,7 +210,7 @@ impl Replica {
             global,
             certificate: Box::new(certificate),
             ledger,
-            batches: final_batches,
+            batches: final_batches.clone(),
         });
         let latency_ms = ordered_at_ms.map_or(0, |at| self.now.mono_ms.saturating_sub(at));
         self.event(Event::Final { index, global, time_ms, latency_ms });
@@ -218,8 +220,11 @@ impl Replica {
         self.ordering.ordered = self.ordering.ordered.split_off(&index.next());
         if self.ordering.is_running() {
             match self.ordering.events.last_mut() {
-                Some(EngineEvent::Final(last)) => *last = index,
-                _ => self.ordering.events.push(EngineEvent::Final(index)),
+                Some(EngineEvent::Final { index: last, batches }) if batches.len() < FINAL_BATCHES_MAX => {
+                    *last = index;
+                    batches.extend(final_batches);
+                }
+                _ => self.ordering.events.push(EngineEvent::Final { index, batches: final_batches }),
             }
         }
         if self.closing() {

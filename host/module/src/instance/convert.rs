@@ -136,7 +136,9 @@ impl From<Event> for wit::Event {
             }),
             Event::Timer(id) => Self::Timer(id),
             Event::Batches(batches) => Self::Batches(copies(&batches)),
-            Event::Final(index) => Self::Final(index.0),
+            Event::Final { index, batches } => {
+                Self::Final(wit::FinalBlocks { index: index.0, batches: list(batches) })
+            }
             Event::Shun(authority) => Self::Shun(authority.0),
             Event::Refused(slot) => Self::Refused(slot.into()),
             Event::Peer { peer, up, rtt_us } => Self::Peer(wit::PeerChange { peer: peer.0, up, rtt_us }),

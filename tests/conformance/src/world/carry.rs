@@ -21,7 +21,7 @@ impl World<'_> {
         let Some(engine) = &mut node.engine else { return Ok(()) };
         let shadow = node.shadow.as_mut().map(|shadow| shadow.step(clock, events.clone()));
         let final_told = events.iter().filter_map(|event| match event {
-            Event::Final(index) => Some(index.0),
+            Event::Final { index, .. } => Some(index.0),
             _ => None,
         });
         let final_told = final_told.max();

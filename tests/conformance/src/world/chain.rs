@@ -86,6 +86,7 @@ impl World<'_> {
         let (known, now) = (self.known_final(place), self.now);
         let patience = self.setup.catch_up_ms;
         let node = &mut self.nodes[place];
+        let former = node.last_final;
         if !node.is_up() || node.last_final >= known {
             node.behind_since = None;
             return None;
@@ -102,7 +103,9 @@ impl World<'_> {
         } else {
             return None;
         }
-        Some(Event::Final(CommitIndex(self.nodes[place].last_final)))
+        let node = &self.nodes[place];
+        let batches = node.chain.range(former + 1..=node.last_final).flat_map(|(_, batches)| batches);
+        Some(Event::Final { index: CommitIndex(node.last_final), batches: batches.copied().collect() })
     }
 
     /// The host gets blocks from its peers.
@@ -111,7 +114,6 @@ impl World<'_> {
         let from = self.nodes[place].committed + 1;
         for index in from..=known {
             let batches = self.agreed.get(&index).cloned().unwrap_or_default();
-            self.repeatable.extend(batches.iter().copied());
             let node = &mut self.nodes[place];
             node.held.extend(batches.iter().copied());
             node.chain.insert(index, batches);
@@ -119,6 +121,18 @@ impl World<'_> {
         self.nodes[place].committed = known;
         self.trace(|| format!("node {place} is carried to {known}"));
         self.set_final(place, known);
+    }
+
+    /// The mark of what is final is written without a sync: a node may start with an older one.
+    pub(crate) fn lose_mark(&mut self, place: usize) {
+        if !self.rng.percent(25) {
+            return;
+        }
+        let lost = self.rng.range(0, 5);
+        let node = &mut self.nodes[place];
+        node.last_final = node.last_final.saturating_sub(lost);
+        let settled = node.chain.range(..=node.last_final).flat_map(|(_, batches)| batches.iter().copied());
+        node.settled = settled.collect();
     }
 
     fn set_final(&mut self, place: usize, index: u64) {

@@ -138,6 +138,9 @@ impl World<'_> {
     pub(crate) fn start(&mut self, place: usize) -> Result<(), Violation> {
         let settings = self.settings(self.nodes[place].authority);
         let is_first = self.nodes[place].life == 0;
+        if !is_first {
+            self.lose_mark(place);
+        }
         let recovered = (!is_first || self.setup.recovered_at_first).then(|| self.recovered(place));
         let mut engine = self.instance(place)?;
         let info = engine.describe().map_err(|fault| self.at(place, Check::Fault, fault.0))?;

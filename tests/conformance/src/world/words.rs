@@ -17,7 +17,7 @@ pub(crate) fn of_events(events: &[Event]) -> String {
         Event::Batches(batches) => {
             format!("batches {:?}", batches.iter().map(|b| b.digest).collect::<Vec<_>>())
         }
-        Event::Final(index) => format!("final {}", index.0),
+        Event::Final { index, batches } => format!("final {} of {batches:?}", index.0),
         other => format!("{other:?}"),
     }))
 }
