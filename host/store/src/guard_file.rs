@@ -188,8 +188,11 @@ impl GuardFile {
 
     /// Whether the log has room for what was appended and so many bytes for the store.
     pub fn has_room(&self, store_bytes: usize) -> bool {
-        let room = self.record.log_capacity.saturating_sub(self.record.log_bytes);
-        (self.pending.len() + store_bytes + ENTRY_OVERHEAD_BYTES) as u64 <= room
+        (self.pending.len() + store_bytes + ENTRY_OVERHEAD_BYTES) as u64 <= self.room_bytes()
+    }
+
+    fn room_bytes(&self) -> u64 {
+        self.record.log_capacity.saturating_sub(self.record.log_bytes)
     }
 
     /// Returns when everything appended is durable, and with it what the group writes into
@@ -208,7 +211,7 @@ impl GuardFile {
             let writes = StoreWrites { sequence: self.record.sequence + 1, writes: store_writes };
             self.pending.extend_from_slice(&moult_types::encode(&Entry::Store(writes)));
         }
-        if !self.has_room(0) {
+        if self.pending.len() as u64 > self.room_bytes() {
             let full = io::Error::other("its log is full");
             return Err(failed(&self.path, "write", full));
         }

@@ -226,6 +226,20 @@ fn a_full_log_begins_anew_with_the_live_state() {
     assert_eq!(state.slots, model);
 }
 
+/// Found by a node that stopped: what has room must fit, to the last byte.
+#[test]
+fn what_just_has_room_fits() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("guard");
+    let mut guard = GuardFile::write_new(&path, Image::fresh(fresh()), SMALL).expect("written");
+    let updates = [GuardUpdate::Started { count: 7 }];
+    guard.append(&updates).expect("appended");
+    let most = (0..SMALL).rev().find(|bytes| guard.has_room(*bytes)).expect("there is some room");
+    guard.commit(vec![7; most]).expect("it has room");
+    let (guard, _) = GuardFile::open(&path, CHAIN, KEY).expect("opened");
+    assert_eq!(guard.store_writes().1.last().map(|group| group.writes.len()), Some(most));
+}
+
 #[test]
 fn what_groups_write_into_the_store_is_found_until_the_log_begins_anew() {
     let dir = tempfile::tempdir().expect("a directory");

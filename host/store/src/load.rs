@@ -1,6 +1,7 @@
 //! What a node takes up at start, checked.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use moult_core::Recovery;
 use moult_core::governance::Ledger;
@@ -360,7 +361,8 @@ impl Store {
     /// # Errors
     /// The disk, a damaged record.
     pub fn engine_records(&self) -> Result<Vec<EngineRecord>, StoreError> {
-        let records = self.tables.numbered::<StoredRecord>(Table::Records, 0);
+        let from = self.tables.records_from.load(Ordering::Acquire);
+        let records = self.tables.numbered::<StoredRecord>(Table::Records, from);
         let whole = |(id, (body, statements, signed)): (u64, StoredRecord)| EngineRecord {
             record: DurableRecord { id, body, statements },
             signed,

@@ -1,6 +1,7 @@
 //! What the replica persists, as writes to the tables.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use moult_core::io::{EngineRecord, EpochStart, GuardUpdate, Persist};
@@ -47,7 +48,9 @@ impl StoreWriter {
         for record in tables.numbered::<StoredRecord>(Table::Records, 0) {
             records.insert(record?.0);
         }
-        Ok(Self { tables, changes: Changes::default(), records, unsynced: false, poisoned: false })
+        let writer = Self { tables, changes: Changes::default(), records, unsynced: false, poisoned: false };
+        writer.note_first_record();
+        Ok(writer)
     }
 
     /// Collects a write; nothing is stored before [`StoreWriter::commit`]. Updates of the
@@ -129,6 +132,7 @@ impl StoreWriter {
         let stored = (&record.body, &record.statements, signed);
         self.changes.put_sealed(Table::Records, &number_key(record.id), &stored);
         self.records.insert(record.id);
+        self.note_first_record();
     }
 
     fn remove_records(&mut self, to: u64) {
@@ -136,5 +140,11 @@ impl StoreWriter {
             self.records.remove(&id);
             self.changes.remove(Table::Records, &number_key(id));
         }
+        self.note_first_record();
+    }
+
+    fn note_first_record(&self) {
+        let first = self.records.first().copied().unwrap_or(u64::MAX);
+        self.tables.records_from.store(first, Ordering::Release);
     }
 }
