@@ -37,7 +37,7 @@ fn work() -> std::io::Result<()> {
     limit(Resource::Core, 0)?;
     // The node that asks may be ordering transactions meanwhile: that goes first. Refused
     // where the process is as nice already as may be; then nothing is lost.
-    let _ = rustix::process::nice(10);
+    let _ = rustix::process::nice(5);
     let mut module = Vec::new();
     input.read_to_end(&mut module)?;
     let mut output = std::io::stdout().lock();

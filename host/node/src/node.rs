@@ -35,8 +35,6 @@ use crate::view::View;
 const LOG_QUEUE: usize = 256;
 /// Inputs that one step takes.
 const INPUTS_IN_STEP: usize = 512;
-/// How far execution stands back behind ordering, as a niceness.
-const EXECUTE_NICE: i32 = 5;
 
 /// Why a node does not start, or ended.
 #[derive(Debug, Error)]
@@ -334,9 +332,6 @@ fn start_threads(
     let executor = {
         let shared = shared.clone();
         spawn("moult-execute", move || {
-            // Ordering goes first: it waits for disks and peers most of the time, and what is
-            // ordered waits for nobody. Refused where nothing is to be gained.
-            let _ = rustix::process::nice(EXECUTE_NICE);
             let done = executor.replay().and_then(|replayed| {
                 if replayed > 0 {
                     tracing::info!(target: "executor", blocks = replayed, "blocks were applied again after the restart");
