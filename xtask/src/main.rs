@@ -5,6 +5,7 @@ mod build;
 mod imports;
 mod lock;
 mod modules;
+mod proto;
 mod test;
 mod toolchain;
 mod wit;
@@ -54,6 +55,8 @@ enum Chore {
         #[arg(long)]
         skip: Vec<String>,
     },
+    /// Generate the Rust code of the gRPC interface from host/node/proto.
+    Proto,
     /// Parse the contracts in wit/ together and print their worlds.
     Wit,
 }
@@ -64,6 +67,7 @@ fn main() -> Result<()> {
         Chore::Modules { check, compiler, only } => modules::run(&root, check, compiler, &only),
         Chore::Imports { bless } => imports::run(&root, bless),
         Chore::Test { quick, seeds, skip } => test::run(&root, quick, seeds, skip),
+        Chore::Proto => proto::run(&root),
         Chore::Wit => wit::run(&root),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, ValueEnum};
 use moult_node::api_types::Status;
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -14,7 +14,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::builtin::{Builtin, builtin};
 use crate::client::{ApiArgs, Client, Request, Target};
 use crate::cluster::read_devnet;
-use crate::load::{Answer, BlockTimes, Pace, Random, Recorder, Summary, Swap, Writer, block_times, swap_to};
+use crate::load::{
+    Answer, BlockTimes, Pace, Random, Recorder, Streamer, Summary, Swap, Writer, block_times, swap_to,
+};
 use crate::output::{self, Progress, duration_us, grouped, say};
 use crate::pins::label;
 
@@ -26,8 +28,24 @@ const SWAP_PAUSE: Duration = Duration::from_secs(2);
 const OVERLOADED_PAUSE: Duration = Duration::from_millis(10);
 const BROKEN_PAUSE: Duration = Duration::from_millis(100);
 
+/// How writes are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum Transport {
+    /// A request each, one at a time on each connection.
+    Http,
+    /// Many at once on one stream a node.
+    Grpc,
+}
+
 #[derive(ClapArgs)]
 pub(crate) struct Args {
+    /// How to send: a request for each write, or streams of them.
+    #[arg(long, value_enum, default_value_t = Transport::Http)]
+    transport: Transport,
+    /// The gRPC addresses [default: those of --dir, or the port above each --api].
+    #[arg(long, num_args = 1.., value_name = "URL")]
+    grpc_api: Vec<String>,
     /// Nodes to load, by their API; connections are spread over them.
     #[arg(long, num_args = 1.., value_name = "URL")]
     api: Vec<String>,
@@ -37,7 +55,8 @@ pub(crate) struct Args {
     /// Token of the first node, for --swap; with --dir it is found.
     #[arg(long, env = "MOULT_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Connections, one write at a time each [default: 64, with --rate 512].
+    /// Writes at once: connections with HTTP, in flight over all streams with gRPC
+    /// [default: 64, with --rate 512].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     clients: Option<u32>,
     /// Writes a second, whatever the answers (open loop); left out: as fast as they are answered.
@@ -63,6 +82,7 @@ pub(crate) struct Args {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Report {
+    transport: Transport,
     nodes: usize,
     clients: u32,
     rate: Option<u64>,
@@ -95,13 +115,17 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let default = if args.rate.is_some() { CLIENTS_OPEN } else { CLIENTS_CLOSED };
     let clients = args.clients.unwrap_or(default);
     progress.line(format_args!(
-        "{} nodes, {clients} connections, {}, values of {} bytes, engine {}",
+        "{} nodes, {clients} writes at once over {}, {}, values of {} bytes, engine {}",
         targets.len(),
+        args.transport.name(),
         args.rate.map_or("closed loop".into(), |rate| format!("{} writes/s (open loop)", grouped(rate))),
         args.value_bytes,
         label(before.engine_hash)
     ));
-    let load = Load::start(&targets, clients, &args);
+    let load = match args.transport {
+        Transport::Http => Load::start(&targets, clients, &args),
+        Transport::Grpc => Load::stream(&grpc_targets(&targets, &args)?, clients, &args),
+    };
     sleep(Duration::from_secs(args.warmup)).await;
     load.recorder.restart();
     let end = Instant::now() + Duration::from_secs(args.duration);
@@ -116,7 +140,8 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let blocks = block_times(&mut client, since).await?;
     let swap_gap_us = gaps(&swaps);
     let (nodes, rate, value_bytes) = (targets.len(), args.rate, args.value_bytes);
-    let report = Report { nodes, clients, rate, value_bytes, summary, blocks, swaps, swap_gap_us };
+    let transport = args.transport;
+    let report = Report { transport, nodes, clients, rate, value_bytes, summary, blocks, swaps, swap_gap_us };
     if json {
         return output::json(&report);
     }
@@ -132,6 +157,29 @@ fn targets(args: &Args) -> anyhow::Result<Vec<Target>> {
         _ => args.api.clone(),
     };
     ensure!(!urls.is_empty(), "say what to load: --api URL... or --dir DEVNET");
+    urls.iter().map(|url| ApiArgs::default().target(url)).collect()
+}
+
+impl Transport {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Grpc => "gRPC",
+        }
+    }
+}
+
+/// Where the nodes serve gRPC.
+fn grpc_targets(apis: &[Target], args: &Args) -> anyhow::Result<Vec<Target>> {
+    let mut urls = args.grpc_api.clone();
+    if let (Some(dir), true, true) = (&args.dir, urls.is_empty(), args.api.is_empty()) {
+        let nodes = read_devnet(dir)?.nodes;
+        urls = nodes.into_iter().filter_map(|node| node.grpc).collect();
+        ensure!(!urls.is_empty(), "the nodes in {} serve no gRPC", dir.display());
+    }
+    if urls.is_empty() {
+        return Ok(apis.iter().map(|api| Target { port: api.port.wrapping_add(1), ..api.clone() }).collect());
+    }
     urls.iter().map(|url| ApiArgs::default().target(url)).collect()
 }
 
@@ -151,6 +199,26 @@ impl Load {
             let work =
                 Work { keys: args.keys, value: vec![b'x'; args.value_bytes as usize], seed: index.into() };
             writers.spawn(write(writer, work, pace.clone(), recorder.clone()));
+        }
+        Self { pace, recorder, writers }
+    }
+
+    /// One stream a node; they share the writes in flight.
+    fn stream(targets: &[Target], clients: u32, args: &Args) -> Self {
+        let (pace, recorder) = (Arc::new(Pace::new(args.rate)), Arc::new(Recorder::new()));
+        let mut writers = JoinSet::new();
+        let streams = targets.len().min(clients as usize);
+        for (index, target) in (0..).zip(&targets[..streams]) {
+            let in_flight = clients as usize / streams + usize::from(index < clients as usize % streams);
+            let streamer = Streamer {
+                target: target.clone(),
+                in_flight,
+                keys: args.keys,
+                value: vec![b'x'; args.value_bytes as usize],
+                pace: pace.clone(),
+                recorder: recorder.clone(),
+            };
+            writers.spawn(streamer.run(index as u64));
         }
         Self { pace, recorder, writers }
     }

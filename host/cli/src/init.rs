@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use clap::Args as ClapArgs;
 use moult_crypto::{KeyPair, Signer as _, possession};
-use moult_node::config::{ApiConfig, NodeConfig, P2pConfig};
+use moult_node::config::{ApiConfig, GrpcConfig, NodeConfig, P2pConfig};
 use moult_node::files::{new_token, write_key};
 use moult_types::{AuthorityId, Member};
 
@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Where to listen for clients (TCP); beyond loopback only with TLS, see docs/OPERATING.md.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
     api: SocketAddr,
+    /// Where to listen for clients that speak gRPC (TCP) [default: loopback, the port above --api].
+    #[arg(long, value_name = "ADDR")]
+    grpc: Option<SocketAddr>,
     /// Where other nodes reach this one [default: the address of --p2p].
     #[arg(long, value_name = "HOST:PORT")]
     address: Option<String>,
@@ -44,6 +47,8 @@ pub(crate) struct Args {
 pub(crate) struct NewNode {
     pub(crate) p2p: SocketAddr,
     pub(crate) api: SocketAddr,
+    /// Left out: next to the API.
+    pub(crate) grpc: Option<SocketAddr>,
     pub(crate) address: String,
     pub(crate) stake: u64,
     /// Modules to put into its folder, as name and bytes.
@@ -51,7 +56,7 @@ pub(crate) struct NewNode {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let Args { dir, p2p, api, address, stake } = args;
+    let Args { dir, p2p, api, grpc, address, stake } = args;
     let address = match address {
         Some(address) => address,
         None => {
@@ -69,7 +74,7 @@ pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
         "--address {address} is not HOST:PORT"
     );
     let modules = BUILTIN.iter().map(|module| (module.name.to_owned(), module.bytes.to_vec())).collect();
-    let identity = create(&dir, NewNode { p2p, api, address, stake, modules })?;
+    let identity = create(&dir, NewNode { p2p, api, grpc, address, stake, modules })?;
     if json {
         return output::json(&identity);
     }
@@ -97,17 +102,17 @@ pub(crate) fn create(dir: &Path, node: NewNode) -> anyhow::Result<Member> {
     write_key(&dir.join("node.key"), &keys)?;
     new_token(&dir.join("api.token"))?;
     let id = AuthorityId::of(&keys.public_key());
-    let NewNode { p2p, api, address, stake, modules } = node;
+    let NewNode { p2p, api, grpc, address, stake, modules } = node;
     let identity = Member { id, key: keys.public_key(), possession: possession(&keys, id), stake, address };
     for (name, bytes) in modules {
         write(&modules_dir.join(format!("{name}.wasm")), &bytes)?;
     }
     write(&dir.join("identity.json"), format!("{}\n", serde_json::to_string_pretty(&identity)?).as_bytes())?;
-    write(&config_path, config_text(p2p, api)?.as_bytes())?;
+    write(&config_path, config_text(p2p, api, grpc)?.as_bytes())?;
     Ok(identity)
 }
 
-fn config_text(p2p: SocketAddr, api: SocketAddr) -> anyhow::Result<String> {
+fn config_text(p2p: SocketAddr, api: SocketAddr, grpc: Option<SocketAddr>) -> anyhow::Result<String> {
     let config = NodeConfig {
         genesis: "genesis.json".into(),
         key_file: "node.key".into(),
@@ -116,11 +121,15 @@ fn config_text(p2p: SocketAddr, api: SocketAddr) -> anyhow::Result<String> {
         module_dirs: vec!["modules".into()],
         p2p: P2pConfig { listen: p2p, observers: Vec::new() },
         api: ApiConfig { listen: api, token_file: "api.token".into(), tls_cert: None, tls_key: None },
+        grpc: GrpcConfig { listen: grpc, ..GrpcConfig::default() },
         limits: Default::default(),
     };
     let mut table: toml::Table = toml::from_str(&config.to_toml()?)?;
     // Left out, so that the defaults of a later version are not pinned by every old file.
     table.remove("limits");
+    if grpc.is_none() {
+        table.remove("grpc");
+    }
     Ok(format!("{HEADER}{}", toml::to_string_pretty(&table)?))
 }
 
@@ -142,6 +151,7 @@ mod tests {
         let node = || NewNode {
             p2p: "127.0.0.1:7401".parse().expect("an address"),
             api: "127.0.0.1:7400".parse().expect("an address"),
+            grpc: None,
             address: "a.example:7401".into(),
             stake: 3,
             modules: vec![("kv".into(), vec![1, 2])],
@@ -155,10 +165,11 @@ mod tests {
         assert_eq!(read_key(&config.key_file).expect("a key").public_key(), identity.key);
         assert!(read_token(&config.api.token_file).is_ok());
         assert_eq!(config.p2p.listen.port(), 7401);
+        assert_eq!(config.grpc_listen(), Some("127.0.0.1:7401".parse().expect("an address")));
         assert_eq!(config.genesis, dir.join("genesis.json"));
         assert_eq!(std::fs::read(config.module_dirs[0].join("kv.wasm")).expect("a module"), [1, 2]);
         let text = std::fs::read_to_string(dir.join(CONFIG_FILE)).expect("read");
-        assert!(!text.contains("limits"), "{text}");
+        assert!(!text.contains("limits") && !text.contains("grpc"), "{text}");
 
         let error = create(&dir, node()).expect_err("it is there already").to_string();
         assert!(error.contains("holds a node already"), "{error}");

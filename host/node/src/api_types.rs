@@ -346,6 +346,9 @@ pub struct DevnetNode {
     pub pid: u32,
     /// Base address of its HTTP interface.
     pub api: String,
+    /// Base address of its gRPC interface, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<String>,
     /// Where its peers reach it.
     pub p2p: String,
     /// Its folder.

@@ -1,6 +1,6 @@
 //! The configuration file of a node, and every limit that an operator can set.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use moult_types::{AuthorityId, PublicKey};
@@ -27,6 +27,9 @@ pub struct NodeConfig {
     pub p2p: P2pConfig,
     /// For clients.
     pub api: ApiConfig,
+    /// For clients that speak gRPC.
+    #[serde(default)]
+    pub grpc: GrpcConfig,
     /// What this node may hold and do at once.
     #[serde(default)]
     pub limits: NodeLimits,
@@ -68,6 +71,24 @@ pub struct ApiConfig {
     /// Its private key (PEM).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_key: Option<PathBuf>,
+}
+
+/// The gRPC interface. Its token and TLS are those of [`ApiConfig`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrpcConfig {
+    /// Whether it is served.
+    pub enabled: bool,
+    /// Address to listen at (TCP). Beyond loopback only with TLS and a token. Left out: on
+    /// loopback, at the port above that of `api.listen`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for GrpcConfig {
+    fn default() -> Self {
+        Self { enabled: true, listen: None }
+    }
 }
 
 /// Local limits; replicated decisions depend on none of them. Those that all nodes share
@@ -187,6 +208,17 @@ impl NodeConfig {
         Ok(config)
     }
 
+    /// Where gRPC is served, if it is.
+    pub fn grpc_listen(&self) -> Option<SocketAddr> {
+        // Port 0 stands for any, here as there.
+        let next = || match self.api.listen.port() {
+            0 => 0,
+            port => port.wrapping_add(1),
+        };
+        let default = || SocketAddr::from((Ipv4Addr::LOCALHOST, next()));
+        self.grpc.enabled.then(|| self.grpc.listen.unwrap_or_else(default))
+    }
+
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let wrong = |key, problem: &str| {
             Err(ConfigError::Value { path: path.to_owned(), key, problem: problem.to_owned() })
@@ -197,6 +229,13 @@ impl NodeConfig {
         if !self.api.listen.ip().is_loopback() && self.api.tls_cert.is_none() {
             return wrong(
                 "api.listen",
+                "is beyond loopback: set `api.tls_cert` and `api.tls_key`, or listen at 127.0.0.1 behind a proxy",
+            );
+        }
+        let is_beyond = |listen: SocketAddr| !listen.ip().is_loopback();
+        if self.grpc_listen().is_some_and(is_beyond) && self.api.tls_cert.is_none() {
+            return wrong(
+                "grpc.listen",
                 "is beyond loopback: set `api.tls_cert` and `api.tls_key`, or listen at 127.0.0.1 behind a proxy",
             );
         }

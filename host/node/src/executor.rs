@@ -167,6 +167,7 @@ impl Executor {
 
     fn report(&self, (global, state_root): (GlobalIndex, Digest)) {
         self.shared.view_mut(|view| view.executed = (global, state_root));
+        self.shared.executed.send_replace(global);
         self.shared.internal(Input::Executed { global, state_root });
     }
 

@@ -16,6 +16,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::shared::{Shared, WriteResult};
+use crate::submissions::Submissions;
 use crate::view::View;
 
 /// Why a write has no receipt.
@@ -109,6 +110,11 @@ impl NodeHandle {
         }
     }
 
+    /// Many writes at once, for one client.
+    pub fn submissions(&self) -> Submissions {
+        Submissions::new(self.shared.clone())
+    }
+
     /// Returns once this node's state holds every write that was acknowledged anywhere
     /// before the call.
     ///
@@ -135,14 +141,21 @@ impl NodeHandle {
     /// # Errors
     /// No application, a refusal, or a fault.
     pub fn query(&self, request: &[u8]) -> Result<Vec<u8>, QueryError> {
+        self.query_at(request).map(|(_, answer)| answer)
+    }
+
+    /// Like [`NodeHandle::query`], with the last block that is in the state that was asked.
+    ///
+    /// # Errors
+    /// No application, a refusal, or a fault.
+    pub fn query_at(&self, request: &[u8]) -> Result<(GlobalIndex, Vec<u8>), QueryError> {
         let running = self.shared.running().ok_or(QueryError::NotReady)?;
-        let state = self.shared.store.state().snapshot();
+        let snapshot = self.shared.store.state().snapshot_at();
+        let (index, state) = snapshot.map_err(|e| QueryError::Fault(e.to_string()))?;
         let overlay = Overlay::new(state, execution::APPLICATION_PREFIX);
-        running
-            .instance
-            .query(overlay, &running.config, request)
-            .map_err(|fault| QueryError::Fault(fault.to_string()))?
-            .map_err(QueryError::Refused)
+        let answer = running.instance.query(overlay, &running.config, request);
+        let answer = answer.map_err(|fault| QueryError::Fault(fault.to_string()))?;
+        answer.map(|answer| (index, answer)).map_err(QueryError::Refused)
     }
 
     /// The receipt of a transaction, as far as its client's window reaches back.

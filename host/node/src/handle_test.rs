@@ -58,6 +58,7 @@ fn handle(dir: &std::path::Path, limits: NodeLimits) -> (NodeHandle, Queues) {
         module_dirs: Vec::new(),
         p2p: P2pConfig { listen: any, observers: Vec::new() },
         api: ApiConfig { listen: any, token_file: dir.to_owned(), tls_cert: None, tls_key: None },
+        grpc: Default::default(),
         limits,
     };
     let start = EpochStart {
@@ -187,6 +188,77 @@ async fn at_a_stop_the_outcome_is_not_known() {
     assert_eq!(read.await.expect("joined"), Err(ReadError::Overloaded));
     let late = named(&handle, 2);
     assert_eq!(handle.write(late, vec![1]).await, Err(WriteError::Refused(Refusal::Draining)));
+}
+
+/// A stream's: some executed, some refused, some lost, some out of time; each has one end.
+#[tokio::test]
+async fn each_of_many_has_one_end() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let limits = NodeLimits { write_timeout_ms: 50, ..NodeLimits::default() };
+    let (handle, mut queues) = handle(dir.path(), limits);
+    let mut many = handle.submissions();
+    // Twice the same number among them.
+    let ids: Vec<_> = [1, 2, 3, 4, 4].map(|seq| named(&handle, seq)).into();
+    many.submit(ids.iter().map(|id| (id.clone(), vec![1])).collect()).await;
+    let Ok(Input::Submit(taken)) = queues.inputs.try_recv() else { panic!("not one input") };
+    assert_eq!(taken.iter().map(ClientTransaction::id).collect::<Vec<_>>(), ids);
+    handle.shared.finish_writes(vec![(ids[1].clone(), receipt())]);
+    handle.shared.refuse_write(&ids[0], Refusal::Overloaded);
+    handle.shared.refuse_write(&ids[3], Refusal::Overloaded);
+    let timeout = || Err(WriteError::Timeout { limit_ms: 50 });
+    let refused = Err(WriteError::Refused(Refusal::Overloaded));
+    let mut ended = many.ended().await;
+    assert_eq!(
+        ended.drain(..).map(|(number, _, result)| (number, result)).collect::<Vec<_>>(),
+        [(1, Ok(receipt())), (0, refused), (3, timeout()), (4, timeout())]
+    );
+    assert_eq!(many.ended().await, [(2, ids[2].clone(), timeout())]);
+    assert!(many.is_empty() && handle.shared.writes_waiting() == 0);
+
+    // Numbers go on; what is dropped leaves nothing behind.
+    many.submit(vec![(named(&handle, 9), vec![1])]).await;
+    handle.shared.finish_writes(vec![(named(&handle, 9), receipt())]);
+    assert_eq!(many.ended().await, [(5, named(&handle, 9), Ok(receipt()))]);
+    many.submit(vec![(named(&handle, 10), vec![1])]).await;
+    assert_eq!(handle.shared.writes_waiting(), 1);
+    drop(many);
+    assert_eq!(handle.shared.writes_waiting(), 0);
+}
+
+#[tokio::test]
+async fn many_at_a_stop_are_told_what_is_known() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (handle, _queues) = handle(dir.path(), NodeLimits::default());
+    let mut many = handle.submissions();
+    many.submit(vec![(named(&handle, 1), vec![1]), (named(&handle, 2), vec![1])]).await;
+    handle.shared.finish_writes(vec![(named(&handle, 2), receipt())]);
+    handle.shared.set_stopping();
+    handle.shared.abandon_waiting();
+    many.submit(vec![(named(&handle, 3), vec![1])]).await;
+    let draining = Err(WriteError::Refused(Refusal::Draining));
+    let ended = many.abandon().into_iter().map(|(number, _, result)| (number, result));
+    assert_eq!(ended.collect::<Vec<_>>(), [(1, Ok(receipt())), (0, Err(WriteError::Stopped)), (2, draining)]);
+}
+
+#[tokio::test]
+async fn there_is_room_for_so_many_and_so_much() {
+    use crate::submissions::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX};
+    let dir = tempfile::tempdir().expect("a folder");
+    let (handle, _queues) = handle(dir.path(), NodeLimits::default());
+    let mut many = handle.submissions();
+    let write = |seq: usize, bytes| (named(&handle, seq as u64), vec![1; bytes]);
+    many.submit((1..IN_FLIGHT_MAX).map(|seq| write(seq, 0)).collect()).await;
+    assert!(many.has_room());
+    many.submit(vec![write(IN_FLIGHT_MAX, 0)]).await;
+    assert!(!many.has_room());
+    handle.shared.finish_writes((1..=IN_FLIGHT_MAX).map(|seq| (write(seq, 0).0, receipt())).collect());
+    while !many.is_empty() {
+        many.ended().await;
+    }
+    many.submit(vec![write(1, IN_FLIGHT_BYTES_MAX - 1)]).await;
+    assert!(many.has_room());
+    many.submit(vec![write(2, 1)]).await;
+    assert!(!many.has_room());
 }
 
 /// Numbers that nobody can name, and no two alike.

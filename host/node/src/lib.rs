@@ -25,9 +25,12 @@ mod modules;
 mod node;
 mod observe;
 mod peers;
+pub mod proto;
 mod shared;
+mod submissions;
 mod view;
 
 pub use handle::{NodeHandle, QueryError, ReadError, WriteError};
 pub use node::{Node, NodeError, run};
+pub use submissions::{Ended, Submissions};
 pub use view::View;

@@ -84,6 +84,7 @@ struct Clients {
     rejected: Family<Label, Counter>,
     requests: Family<[(&'static str, String); 2], Counter>,
     request_duration: Family<Label, Histogram, fn() -> Histogram>,
+    grpc: Family<[(&'static str, String); 2], Counter>,
 }
 
 /// What the next event is compared with.
@@ -208,6 +209,11 @@ impl Metrics {
             .requests
             .get_or_create(&[("endpoint", endpoint.into()), ("status", status.to_string())])
             .inc();
+    }
+
+    /// A call of the gRPC interface was answered, or its stream opened.
+    pub(crate) fn grpc_request(&self, method: &'static str, code: i32) {
+        self.clients.grpc.get_or_create(&[("method", method.into()), ("code", code.to_string())]).inc();
     }
 
     /// A transaction of a client has no receipt.
@@ -398,6 +404,7 @@ impl Clients {
         Self {
             rejected: add(r, "transactions_rejected", "Transactions that got no receipt"),
             requests: add(r, "http_requests", "Calls that were answered"),
+            grpc: add(r, "grpc_requests", "Calls that were answered over gRPC, and streams opened"),
             request_duration,
         }
     }

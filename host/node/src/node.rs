@@ -20,6 +20,7 @@ use moult_types::{AuthorityId, Genesis, ProposalId};
 use thiserror::Error;
 use tokio::runtime::Handle;
 
+use crate::api::{Api, Protocol, Server};
 use crate::config::NodeConfig;
 use crate::effects::Effects;
 use crate::executor::{Executor, Work};
@@ -79,7 +80,8 @@ fn store_error(e: impl std::fmt::Display) -> NodeError {
 pub struct Node {
     pub(crate) shared: Arc<Shared>,
     network: Network,
-    api: crate::api::Server,
+    api: Server,
+    grpc: Option<Server>,
     replica: JoinHandle<()>,
     executor: JoinHandle<()>,
     /// Held until the node has ended.
@@ -132,22 +134,33 @@ impl Node {
         let _ = shared.network.set(network.clone());
 
         let (replica, executor) = start_threads(&shared, opened, queues)?;
-        let api = crate::api::Server::start(shared.clone(), token).await?;
+        let app = Api::new(shared.clone(), &token);
+        let api = Server::start(&app, Protocol::Http, shared.config.api.listen).await?;
+        let grpc = match shared.config.grpc_listen() {
+            Some(listen) => Some(Server::start(&app, Protocol::Grpc, listen).await?),
+            None => None,
+        };
         tracing::info!(
             target: "startup",
             node = %shared.keys.public_key(),
             authority = %shared.authority,
             chain = %shared.chain,
-            api = %shared.config.api.listen,
+            api = %api.address(),
+            grpc = grpc.as_ref().map(|grpc| tracing::field::display(grpc.address())),
             p2p = %bind,
             "node started"
         );
-        Ok(Self { shared, network, api, replica, executor, _lock: lock })
+        Ok(Self { shared, network, api, grpc, replica, executor, _lock: lock })
     }
 
     /// Where clients reach it: the port that the system chose, where the configuration has 0.
     pub fn api_address(&self) -> std::net::SocketAddr {
         self.api.address()
+    }
+
+    /// Where clients reach it over gRPC, if it is served.
+    pub fn grpc_address(&self) -> Option<std::net::SocketAddr> {
+        self.grpc.as_ref().map(Server::address)
     }
 
     /// What interfaces may do with it.
@@ -160,14 +173,19 @@ impl Node {
     /// # Errors
     /// The node had to stop by itself, or a thread of it failed.
     pub async fn stop(self) -> Result<(), NodeError> {
-        let Self { shared, network, api, replica, executor, _lock } = self;
+        let Self { shared, network, api, grpc, replica, executor, _lock } = self;
         tracing::info!(target: "startup", "stopping: draining");
         shared.internal(Input::Drain);
         if shared.fatal().is_none() {
             drain(&shared).await;
         }
         shared.set_stopping();
-        api.stop().await;
+        let grpc = async {
+            if let Some(grpc) = grpc {
+                grpc.stop().await;
+            }
+        };
+        tokio::join!(api.stop(), grpc);
         shared.internal(Input::Wake);
         let ended =
             tokio::task::spawn_blocking(move || (replica.join().is_ok(), executor.join().is_ok())).await;

@@ -12,8 +12,8 @@ use moult_core::{Input, Now};
 use moult_crypto::KeyPair;
 use moult_net::Network;
 use moult_store::{Store, WriterStats};
-use moult_types::{AuthorityId, ChainId, TransactionId};
-use tokio::sync::{Notify, mpsc, oneshot};
+use moult_types::{AuthorityId, ChainId, GlobalIndex, TransactionId};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::config::NodeConfig;
 use crate::executor::Running;
@@ -26,6 +26,27 @@ const ANONYMOUS_SESSIONS: u64 = 16;
 
 /// The end of a write as its client is told.
 pub(crate) type WriteResult = Result<Receipt, Refusal>;
+
+/// The end of one write of many, by its number; nothing where nobody will be told.
+pub(crate) type Told = (u64, Option<WriteResult>);
+
+/// Who waits for a write.
+enum Waiter {
+    One(oneshot::Sender<WriteResult>),
+    Many(mpsc::UnboundedSender<Told>, u64),
+}
+
+impl Waiter {
+    /// Nothing: what became of the write is not known here.
+    fn tell(self, result: Option<WriteResult>) {
+        // Whoever has gone needs no answer.
+        match (self, result) {
+            (Self::One(sender), Some(result)) => drop(sender.send(result)),
+            (Self::One(_), None) => {}
+            (Self::Many(sender, number), result) => drop(sender.send((number, result))),
+        }
+    }
+}
 
 pub(crate) struct Shared {
     pub(crate) config: NodeConfig,
@@ -45,7 +66,9 @@ pub(crate) struct Shared {
     running: RwLock<Option<Arc<Running>>>,
     /// Of the log thread, once it runs.
     pub(crate) log_stats: OnceLock<Arc<WriterStats>>,
-    writes: Mutex<BTreeMap<TransactionId, Vec<oneshot::Sender<WriteResult>>>>,
+    writes: Mutex<BTreeMap<TransactionId, Vec<Waiter>>>,
+    /// The last block that is executed here, for those who follow the chain.
+    pub(crate) executed: watch::Sender<GlobalIndex>,
     reads: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
     next_read: AtomicU64,
     next_anonymous: AtomicU64,
@@ -90,6 +113,7 @@ impl Shared {
             metrics,
             network: OnceLock::new(),
             verify: RwLock::new(None),
+            executed: watch::Sender::new(view.executed.0),
             inputs,
             answers,
             view: RwLock::new(view),
@@ -172,15 +196,50 @@ impl Shared {
 
     pub(crate) fn wait_for_write(&self, id: TransactionId) -> oneshot::Receiver<WriteResult> {
         let (sender, receiver) = oneshot::channel();
-        self.writes.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default().push(sender);
+        self.writes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(id)
+            .or_default()
+            .push(Waiter::One(sender));
         receiver
     }
 
-    /// Nobody waits for this write any more (time ran out).
+    /// Like [`Shared::wait_for_write`], for many at once: `sender` gets the end of each under
+    /// its number.
+    pub(crate) fn wait_for_writes(
+        &self,
+        ids: impl Iterator<Item = (TransactionId, u64)>,
+        sender: &mpsc::UnboundedSender<Told>,
+    ) {
+        let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, number) in ids {
+            writes.entry(id).or_default().push(Waiter::Many(sender.clone(), number));
+        }
+    }
+
+    /// Nobody waits for this write any more (time ran out, the client has gone).
     pub(crate) fn forget_write(&self, id: &TransactionId) {
+        self.forget(id, |waiter| matches!(waiter, Waiter::One(sender) if sender.is_closed()));
+    }
+
+    /// Like [`Shared::forget_write`], for one of many.
+    pub(crate) fn forget_one_of_many(
+        &self,
+        id: &TransactionId,
+        number: u64,
+        sender: &mpsc::UnboundedSender<Told>,
+    ) {
+        self.forget(
+            id,
+            |waiter| matches!(waiter, Waiter::Many(other, n) if *n == number && other.same_channel(sender)),
+        );
+    }
+
+    fn forget(&self, id: &TransactionId, has_gone: impl Fn(&Waiter) -> bool) {
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiting) = writes.get_mut(id) {
-            waiting.retain(|sender| !sender.is_closed());
+            waiting.retain(|waiter| !has_gone(waiter));
             if waiting.is_empty() {
                 writes.remove(id);
             }
@@ -194,8 +253,8 @@ impl Shared {
         }
         for (id, receipt) in receipts {
             if id.client.ingress == self.authority {
-                for sender in writes.remove(&id).into_iter().flatten() {
-                    let _ = sender.send(Ok(receipt.clone()));
+                for waiter in writes.remove(&id).into_iter().flatten() {
+                    waiter.tell(Some(Ok(receipt.clone())));
                 }
             }
         }
@@ -204,17 +263,19 @@ impl Shared {
     pub(crate) fn refuse_write(&self, id: &TransactionId, reason: Refusal) {
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = writes.remove(id).unwrap_or_default();
-        // Of several attempts only one was refused: what became of the others is not known
-        // here, and dropping their senders says so.
-        if let Ok([sender]) = <[_; 1]>::try_from(waiting) {
-            let _ = sender.send(Err(reason));
+        match <[_; 1]>::try_from(waiting) {
+            Ok([waiter]) => waiter.tell(Some(Err(reason))),
+            // Of several attempts only one was refused: what became of the others is not
+            // known here.
+            Err(waiting) => waiting.into_iter().for_each(|waiter| waiter.tell(None)),
         }
     }
 
     /// Nobody will be told any more: the node ends. Those who wait learn that the outcome
     /// is not known.
     pub(crate) fn abandon_waiting(&self) {
-        self.writes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let writes = std::mem::take(&mut *self.writes.lock().unwrap_or_else(PoisonError::into_inner));
+        writes.into_values().flatten().for_each(|waiter| waiter.tell(None));
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 

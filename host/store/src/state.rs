@@ -16,7 +16,7 @@ use moult_types::state::{KEY_BYTES_MAX, StateReader};
 
 use crate::error::StoreError;
 use crate::store::META_APPLIED;
-use crate::tables::{Table, Tables, seal};
+use crate::tables::{Table, Tables, seal, unseal};
 
 /// How far the state is.
 #[derive(Clone, PartialEq, Eq, Debug, Default, BorshSerialize, BorshDeserialize)]
@@ -97,6 +97,24 @@ impl StateStore {
             state: self.tables.keyspace(Table::State).clone(),
             failed: Arc::clone(&self.failed),
         })
+    }
+
+    /// [`StateStore::snapshot`], with the last block that is in it.
+    ///
+    /// # Errors
+    /// The database, or a damaged record of the position.
+    pub fn snapshot_at(&self) -> Result<(GlobalIndex, Arc<dyn StateReader>), StoreError> {
+        let snapshot = self.tables.db.snapshot();
+        let sealed = snapshot
+            .get(self.tables.keyspace(Table::Meta), META_APPLIED)
+            .map_err(|e| self.tables.read_failed(e))?;
+        let applied: Option<Applied> = sealed
+            .map(|sealed| unseal(Table::Meta, META_APPLIED, &sealed))
+            .transpose()
+            .map_err(|e| self.tables.corrupt(Table::Meta, META_APPLIED, e))?;
+        let state = self.tables.keyspace(Table::State).clone();
+        let reader = Arc::new(StateSnapshot { snapshot, state, failed: Arc::clone(&self.failed) });
+        Ok((applied.unwrap_or_default().global, reader))
     }
 
     /// Whether a read through a snapshot failed. To be asked before anything that was

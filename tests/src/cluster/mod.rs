@@ -24,6 +24,8 @@ pub struct Node {
     pub dir: PathBuf,
     /// Its HTTP interface.
     pub api: SocketAddr,
+    /// Its gRPC interface.
+    pub grpc: SocketAddr,
     /// Where peers reach it.
     pub p2p: SocketAddr,
     /// As `moult init` wrote it.

@@ -111,7 +111,7 @@ impl Setup {
 
 /// Makes one node's folder.
 pub(super) fn init(dir: &Path, ports: &Ports, stake: u64) -> Node {
-    let (api, p2p) = (ports.free(), ports.free());
+    let (api, grpc, p2p) = (ports.free(), ports.free(), ports.free());
     let (path, stake) = (text(dir), stake.to_string());
     run_ok(&[
         "init",
@@ -119,6 +119,8 @@ pub(super) fn init(dir: &Path, ports: &Ports, stake: u64) -> Node {
         &path,
         "--api",
         &api.to_string(),
+        "--grpc",
+        &grpc.to_string(),
         "--p2p",
         &p2p.to_string(),
         "--stake",
@@ -129,6 +131,7 @@ pub(super) fn init(dir: &Path, ports: &Ports, stake: u64) -> Node {
     Node {
         dir: dir.to_owned(),
         api,
+        grpc,
         p2p,
         identity: serde_json::from_slice(&identity).expect("an identity is JSON"),
         token,

@@ -1,5 +1,6 @@
 //! Scenarios over a real cluster; each reads as a story.
 
+mod abuse;
 mod application;
 mod basics;
 mod change;

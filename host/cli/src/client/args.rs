@@ -109,6 +109,7 @@ mod tests {
             index,
             pid: 1,
             api: format!("http://127.0.0.1:{}", 7400 + 2 * index),
+            grpc: None,
             p2p: "127.0.0.1:7401".into(),
             dir: format!("/d/node-{index}"),
         };

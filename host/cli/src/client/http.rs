@@ -1,11 +1,13 @@
 //! One kept-open HTTP/1.1 connection.
 
 use std::io;
+use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::client::target::Target;
@@ -57,7 +59,7 @@ pub(crate) struct Request<'a> {
     pub(crate) body: &'a [u8],
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A connection. After an error, or a call that was given up, it must be dropped.
@@ -85,23 +87,28 @@ struct Head {
     close: bool,
 }
 
+/// Connects, and names the protocol where there is TLS.
+///
+/// # Errors
+/// There is no connection.
+pub(crate) async fn connect(target: &Target, protocol: &[u8]) -> Result<Box<dyn Stream>, HttpError> {
+    let wrong = |source| HttpError::Connect { url: target.url.clone(), source };
+    let tcp = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(wrong)?;
+    tcp.set_nodelay(true).map_err(wrong)?;
+    let Some(config) = &target.tls else { return Ok(Box::new(tcp)) };
+    let mut config = ClientConfig::clone(config);
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let name = ServerName::try_from(target.host.clone()).map_err(|e| wrong(io::Error::other(e)))?;
+    Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(wrong)?))
+}
+
 impl Connection {
     /// Connects.
     ///
     /// # Errors
     /// [`HttpError::Connect`].
     pub(crate) async fn open(target: &Target) -> Result<Self, HttpError> {
-        let connect = |source| HttpError::Connect { url: target.url.clone(), source };
-        let tcp = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(connect)?;
-        tcp.set_nodelay(true).map_err(connect)?;
-        let stream: Box<dyn Stream> = match &target.tls {
-            None => Box::new(tcp),
-            Some(config) => {
-                let name =
-                    ServerName::try_from(target.host.clone()).map_err(|e| connect(io::Error::other(e)))?;
-                Box::new(TlsConnector::from(config.clone()).connect(name, tcp).await.map_err(connect)?)
-            }
-        };
+        let stream = connect(target, b"http/1.1").await?;
         let authority = target.authority();
         let (out, input, body) = (Vec::with_capacity(1024), Vec::with_capacity(4096), Vec::new());
         Ok(Self { url: target.url.clone(), authority, stream, out, input, body, closing: false })

@@ -11,5 +11,5 @@ mod tls;
 
 pub(crate) use api::{Client, ClientError};
 pub(crate) use args::ApiArgs;
-pub(crate) use http::{Connection, Request};
+pub(crate) use http::{Connection, Request, connect};
 pub(crate) use target::{Target, path_segment};

@@ -20,7 +20,7 @@ const DEVNET_FILE: &str = "devnet.json";
 /// What a new devnet is made of.
 pub(crate) struct Plan<'a> {
     pub(crate) nodes: u16,
-    /// Node i listens at this and 2i (API, TCP) and the one after (p2p, UDP).
+    /// Node i listens at this and 2i (API, TCP) and the one after (p2p, UDP; gRPC, TCP).
     pub(crate) base_port: u16,
     pub(crate) pins: &'a PinArgs,
     pub(crate) fault_model: FaultModel,
@@ -34,6 +34,7 @@ pub(crate) struct NodeLayout {
     /// Absolute.
     pub(crate) dir: PathBuf,
     pub(crate) api: SocketAddr,
+    pub(crate) grpc: Option<SocketAddr>,
     pub(crate) p2p: SocketAddr,
 }
 
@@ -91,8 +92,9 @@ impl Layout {
         for index in 0..plan.nodes {
             let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             let (api, p2p) = (address(plan.base_port + 2 * index), address(plan.base_port + 2 * index + 1));
-            let node = NodeLayout { index, dir: node_dir(dir, index), api, p2p };
-            let new = NewNode { p2p, api, address: p2p.to_string(), stake: 1, modules: files.to_vec() };
+            let grpc = Some(p2p);
+            let node = NodeLayout { index, dir: node_dir(dir, index), api, grpc, p2p };
+            let new = NewNode { p2p, api, grpc, address: p2p.to_string(), stake: 1, modules: files.to_vec() };
             committee.push(init::create(&node.dir, new)?);
             nodes.push(node);
         }
@@ -135,7 +137,8 @@ impl Layout {
                 config.genesis.display(),
                 dir.display()
             );
-            nodes.push(NodeLayout { index, dir: node, api: config.api.listen, p2p: config.p2p.listen });
+            let (api, grpc, p2p) = (config.api.listen, config.grpc_listen(), config.p2p.listen);
+            nodes.push(NodeLayout { index, dir: node, api, grpc, p2p });
         }
         Ok(Self { dir, nodes })
     }
@@ -150,7 +153,8 @@ impl Layout {
                 (node.api, "TCP", TcpListener::bind(node.api).err()),
                 (node.p2p, "UDP", UdpSocket::bind(node.p2p).err()),
             ];
-            for (address, protocol, error) in taken {
+            let grpc = node.grpc.map(|grpc| (grpc, "TCP", TcpListener::bind(grpc).err()));
+            for (address, protocol, error) in taken.into_iter().chain(grpc) {
                 if let Some(error) = error {
                     bail!(
                         "node {} cannot listen at {address} ({protocol}): {error}. Stop what is there (an earlier devnet?) or choose another --base-port and --dir",
@@ -171,6 +175,7 @@ impl Layout {
             index: node.index.into(),
             pid: *pid,
             api: node.url(),
+            grpc: node.grpc.map(|grpc| format!("http://{grpc}")),
             p2p: node.p2p.to_string(),
             dir: node.dir.to_string_lossy().into_owned(),
         };
@@ -251,6 +256,7 @@ mod tests {
         made.write_devnet(&[11, 12, 13, 14]).expect("written");
         let read = read_devnet(&dir).expect("read");
         assert_eq!((read.nodes[1].pid, read.nodes[1].api.as_str()), (12, "http://127.0.0.1:17402"));
+        assert_eq!(read.nodes[1].grpc.as_deref(), Some("http://127.0.0.1:17403"));
         assert!(Layout::create(&dir, &plan(&pins)).is_err(), "nothing is overwritten");
         assert_eq!(Layout::open(&dir).expect("still there"), made);
     }
@@ -268,8 +274,13 @@ mod tests {
     fn a_port_in_use_is_named() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("bound");
         let api = taken.local_addr().expect("an address");
-        let node =
-            NodeLayout { index: 0, dir: "x".into(), api, p2p: "127.0.0.1:0".parse().expect("an address") };
+        let node = NodeLayout {
+            index: 0,
+            dir: "x".into(),
+            api,
+            grpc: None,
+            p2p: "127.0.0.1:0".parse().expect("an address"),
+        };
         let error =
             Layout { dir: "x".into(), nodes: vec![node] }.check_ports().expect_err("taken").to_string();
         assert!(error.contains(&api.to_string()) && error.contains("--base-port"), "{error}");

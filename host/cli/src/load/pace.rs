@@ -40,6 +40,18 @@ impl Pace {
         if self.is_stopped() { None } else { Some(due) }
     }
 
+    /// The time of a write that is due already, if there is one.
+    pub(crate) fn due_ticket(&self) -> Option<Instant> {
+        if self.is_stopped() {
+            return None;
+        }
+        let now = Instant::now();
+        let Some(interval_ns) = self.interval_ns else { return Some(now) };
+        let due = |number: u64| self.start + Duration::from_nanos(interval_ns.saturating_mul(number));
+        let next = |number: u64| (due(number) <= now).then_some(number + 1);
+        self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok().map(due)
+    }
+
     /// No further tickets.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
@@ -81,8 +93,11 @@ mod tests {
             let due = pace.ticket().await.expect("not stopped");
             assert_eq!((due - start).as_micros(), number, "however late it is handed out");
         }
+        let ahead = Pace { start: start + Duration::from_secs(3600), ..Pace::new(Some(1)) };
+        assert!(ahead.due_ticket().is_none(), "nothing is due yet");
+        assert_eq!((pace.due_ticket().expect("due") - start).as_micros(), 5);
         pace.stop();
-        assert!(pace.ticket().await.is_none());
+        assert!(pace.ticket().await.is_none() && pace.due_ticket().is_none());
     }
 
     #[test]

@@ -83,6 +83,22 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn client(presents: Presents, alpn: &[u8]) -> ClientConfig {
+    wrap(tls_client(presents, alpn))
+}
+
+/// One that keeps every ticket it is given, and would send data before the handshake.
+pub(crate) fn returning_client(presents: Presents) -> ClientConfig {
+    let mut config = tls_client(presents, b"moult/1");
+    config.resumption = rustls::client::Resumption::in_memory_sessions(64);
+    config.enable_early_data = true;
+    wrap(config)
+}
+
+fn wrap(config: rustls::ClientConfig) -> ClientConfig {
+    ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).expect("TLS 1.3")))
+}
+
+fn tls_client(presents: Presents, alpn: &[u8]) -> rustls::ClientConfig {
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
@@ -103,7 +119,7 @@ fn client(presents: Presents, alpn: &[u8]) -> ClientConfig {
         }
     };
     config.alpn_protocols = vec![alpn.to_vec()];
-    ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).expect("TLS 1.3")))
+    config
 }
 
 fn server(presents: Presents) -> ServerConfig {

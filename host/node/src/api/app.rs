@@ -8,26 +8,29 @@ use moult_types::TransactionId;
 use moult_types::codec::sha256;
 use tokio::sync::Semaphore;
 
-use super::body;
 use super::error::ApiError;
-use crate::handle::NodeHandle;
+use super::{body, grpc};
+use crate::handle::{NodeHandle, WriteError};
 use crate::shared::Shared;
 
 /// Questions to the application that run at once, beside those of the key-value store.
 /// Each may take a second; the executor and everything else must not wait behind them.
 const QUERIES_MAX: usize = 8;
 
-pub(super) type App = Arc<Api>;
+pub(crate) type App = Arc<Api>;
 
 /// The interface's own state.
-pub(super) struct Api {
+pub(crate) struct Api {
     pub(super) shared: Arc<Shared>,
     pub(super) handle: NodeHandle,
     /// Of the token: what is compared has one length and says nothing about the token.
     token: [u8; 32],
-    /// Whether data needs the token, too.
+    /// Whether data needs the token, too, over HTTP and over gRPC.
     pub(super) is_closed: bool,
+    pub(super) is_grpc_closed: bool,
     pub(super) requests: Semaphore,
+    /// Streams of gRPC, which last.
+    pub(super) streams: Arc<Semaphore>,
     pub(super) bodies: Arc<Semaphore>,
     pub(super) queries: Semaphore,
     /// Of the last proposal put forward here.
@@ -35,11 +38,13 @@ pub(super) struct Api {
 }
 
 impl Api {
-    pub(super) fn new(shared: Arc<Shared>, token: &str) -> App {
+    pub(crate) fn new(shared: Arc<Shared>, token: &str) -> App {
         Arc::new(Self {
             handle: NodeHandle { shared: shared.clone() },
             token: sha256(token.as_bytes()).0,
             is_closed: !shared.config.api.listen.ip().is_loopback(),
+            is_grpc_closed: shared.config.grpc_listen().is_some_and(|listen| !listen.ip().is_loopback()),
+            streams: Arc::new(Semaphore::new(grpc::STREAMS_MAX)),
             requests: Semaphore::new(shared.config.limits.requests_max.min(Semaphore::MAX_PERMITS)),
             bodies: Arc::new(body::budget()),
             queries: Semaphore::new(QUERIES_MAX),
@@ -61,14 +66,23 @@ impl Api {
         named: Option<(Vec<u8>, u64)>,
         payload: Vec<u8>,
     ) -> Result<(TransactionId, Receipt), ApiError> {
-        let is_named = named.is_some();
         let id = self.handle.transaction_id(named);
-        match self.handle.write(id.clone(), payload).await {
-            Ok(Receipt { outcome: Outcome::Stale, .. }) if !is_named => {
+        let result = self.handle.write(id.clone(), payload).await;
+        self.outcome(&id, result).map(|receipt| (id, receipt))
+    }
+
+    /// What became of a write, for its client.
+    pub(super) fn outcome(
+        &self,
+        id: &TransactionId,
+        result: Result<Receipt, WriteError>,
+    ) -> Result<Receipt, ApiError> {
+        match result {
+            Ok(Receipt { outcome: Outcome::Stale, .. }) if is_anonymous(id) => {
                 self.shared.metrics.rejected("stale");
                 Err(ApiError::unavailable("overloaded", "too many transactions overtook this one: try again"))
             }
-            Ok(receipt) => Ok((id, receipt)),
+            Ok(receipt) => Ok(receipt),
             Err(e) => {
                 self.shared.metrics.write_failed(&e);
                 Err(e.into())
@@ -85,4 +99,9 @@ impl Api {
             self.last_proposal_ms.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
         now.max(last + 1)
     }
+}
+
+/// Whether the node gave the transaction its name: no client's begins with a zero byte.
+fn is_anonymous(id: &TransactionId) -> bool {
+    id.client.name.first() == Some(&0)
 }

@@ -14,9 +14,9 @@ use super::app::App;
 use super::error::ApiError;
 
 /// A client that sends nothing for so long has gone.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A body takes at most so long.
-const TIME_MAX: Duration = Duration::from_secs(120);
+pub(super) const TIME_MAX: Duration = Duration::from_secs(120);
 /// Of a body that is too large, so much is still read, so that a client that sends all of it
 /// before it looks for an answer finds one; then the connection is cut off.
 const DISCARD_BYTES: usize = 8 << 20;
@@ -106,7 +106,11 @@ async fn discard(body: &mut Body) {
 }
 
 /// Takes a share of the budget for what goes beyond the first unit.
-fn reserve(app: &App, share: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), ApiError> {
+pub(super) fn reserve(
+    app: &App,
+    share: &mut Option<OwnedSemaphorePermit>,
+    length: usize,
+) -> Result<(), ApiError> {
     let held = share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
     let more = (length / UNIT).saturating_sub(held);
     let Some(more) = u32::try_from(more).ok().filter(|more| *more > 0) else { return Ok(()) };

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use moult_store::{Store, StoreError};
-use moult_types::{EpochNumber, GlobalIndex};
+use moult_types::{BlockRecord, Certificate, EpochNumber, GlobalIndex};
 
 use super::app::App;
 use super::error::ApiError;
@@ -51,12 +51,18 @@ async fn blocks_of(app: &App, from: u64, limit: u64) -> Result<Vec<BlockBody>, A
     Ok(found.map_err(|e| ApiError::internal(e.to_string()))?.into_iter().flatten().collect())
 }
 
+fn block_of(store: &Store, global: u64) -> Result<Option<BlockBody>, StoreError> {
+    Ok(certified(store, global)?.map(|(record, certificate)| convert::block(&record, &certificate)))
+}
+
 /// `None` where the store lacks the block or its certificate: it lost its tail, and the
 /// block is on its way from peers.
-fn block_of(store: &Store, global: u64) -> Result<Option<BlockBody>, StoreError> {
+pub(super) fn certified(
+    store: &Store,
+    global: u64,
+) -> Result<Option<(BlockRecord, Certificate)>, StoreError> {
     let Some(record) = store.block(GlobalIndex(global))? else { return Ok(None) };
-    let certificate = store.certificate_for(&record)?;
-    Ok(certificate.map(|certificate| convert::block(&record, &certificate)))
+    Ok(store.certificate_for(&record)?.map(|certificate| (record, certificate)))
 }
 
 pub(super) async fn epochs(

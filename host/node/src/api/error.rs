@@ -68,9 +68,12 @@ impl ApiError {
         error
     }
 
-    #[cfg(test)]
     pub(super) fn status(&self) -> StatusCode {
         self.status
+    }
+
+    pub(super) fn body(&self) -> &ErrorBody {
+        &self.body
     }
 }
 

@@ -15,7 +15,7 @@ use super::error::ApiError;
 pub(super) async fn gate(State(app): State<App>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let endpoint = endpoint(request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str));
-    let response = match admit(&app, endpoint, request.headers()) {
+    let response = match admit(&app, app.is_closed, endpoint, request.headers()) {
         Err(refusal) => refusal.into_response(),
         Ok(()) if is_probe(endpoint) => next.run(request).await,
         Ok(()) => match app.requests.try_acquire() {
@@ -28,11 +28,12 @@ pub(super) async fn gate(State(app): State<App>, request: Request, next: Next) -
     response
 }
 
-fn admit(app: &Api, endpoint: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+/// Whether a caller may call: `is_closed` where every call needs the token.
+pub(super) fn admit(app: &Api, is_closed: bool, endpoint: &str, headers: &HeaderMap) -> Result<(), ApiError> {
     if endpoint == "/healthz" {
         return Ok(());
     }
-    if app.is_closed {
+    if is_closed {
         check_token(app, headers)?;
     } else if headers.contains_key(header::ORIGIN) && check_token(app, headers).is_err() {
         // A page in a browser on this machine could reach the node: only with the token.
@@ -67,7 +68,9 @@ impl FromRequestParts<App> for Admin {
     }
 }
 
-fn check_token(app: &Api, headers: &HeaderMap) -> Result<(), ApiError> {
+/// # Errors
+/// 401.
+pub(super) fn check_token(app: &Api, headers: &HeaderMap) -> Result<(), ApiError> {
     let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
     let (scheme, token) = given.and_then(|given| given.split_at_checked(7)).unwrap_or_default();
     if scheme.eq_ignore_ascii_case(b"bearer ") && app.is_token(token) {

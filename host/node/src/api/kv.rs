@@ -49,7 +49,7 @@ pub(super) async fn delete(State(app): State<App>, request: Request) -> Result<R
 }
 
 /// Whether the pinned application is a key-value store, before anything is sent to it.
-fn check_kv(app: &App) -> Result<(), ApiError> {
+pub(super) fn check_kv(app: &App) -> Result<(), ApiError> {
     match app.shared.running() {
         None => Err(ApiError::unavailable("not-ready", "the application is not loaded yet: try again")),
         Some(running) if running.is_kv => Ok(()),

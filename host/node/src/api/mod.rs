@@ -1,4 +1,4 @@
-//! The HTTP interface. `docs/API.md` is its manual.
+//! The HTTP interface, and gRPC beside it. `docs/API.md` is their manual.
 //!
 //! A request passes the gate (token, limits, metrics), then one handler: it reads what it
 //! needs of the request, calls the node's handle and puts the answer into words. Nothing
@@ -13,6 +13,7 @@ mod chain;
 mod convert;
 mod error;
 mod gate;
+mod grpc;
 mod kv;
 mod modules;
 mod parse;
@@ -24,4 +25,5 @@ mod status;
 mod tls;
 mod transactions;
 
-pub(crate) use server::Server;
+pub(crate) use app::Api;
+pub(crate) use server::{Protocol, Server};

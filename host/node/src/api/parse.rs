@@ -81,14 +81,24 @@ pub(super) fn client_of(headers: &HeaderMap) -> Result<Option<(Vec<u8>, u64)>, A
         (Some(name), Some(seq)) => (name, seq),
         _ => return Err(ApiError::bad_request("give both headers `Moult-Client` and `Moult-Seq`, or none")),
     };
-    if name.is_empty() || name.len() > CLIENT_NAME_BYTES_MAX {
-        let n = name.len();
-        return Err(ApiError::bad_request(format!(
-            "`Moult-Client` has {n} bytes; it has 1 to {CLIENT_NAME_BYTES_MAX}"
-        )));
-    }
+    check_client(CLIENT_HEADER, name)?;
     let seq = std::str::from_utf8(seq).map_err(|_| ApiError::bad_request("`Moult-Seq` is no number"))?;
     Ok(Some((name.to_vec(), number("`Moult-Seq`", seq)?)))
+}
+
+/// A client's name holds what a header of HTTP can hold; the node's own names begin with a
+/// zero byte.
+pub(super) fn check_client(what: &str, name: &[u8]) -> Result<(), ApiError> {
+    let n = name.len();
+    if n == 0 || n > CLIENT_NAME_BYTES_MAX {
+        return Err(ApiError::bad_request(format!(
+            "`{what}` has {n} bytes; it has 1 to {CLIENT_NAME_BYTES_MAX}"
+        )));
+    }
+    if name.iter().any(u8::is_ascii_control) {
+        return Err(ApiError::bad_request(format!("`{what}` has control characters")));
+    }
+    Ok(())
 }
 
 fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a [u8]>, ApiError> {

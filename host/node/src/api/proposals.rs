@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use moult_core::governance::{ProposalError, ProposalRecord, ProposalState};
 use moult_types::governance::{Decision, REASON_BYTES_MAX};
-use moult_types::{Activation, CommitIndex, EpochChangeProposal, EpochNumber, ProposalId};
+use moult_types::{Activation, AuthorityId, CommitIndex, EpochChangeProposal, EpochNumber, ProposalId};
 
 use super::app::{Api, App};
 use super::error::ApiError;
@@ -81,11 +81,7 @@ pub(super) async fn post(
     let (parts, body) = request.into_parts();
     parse::Params::parse(&parts.uri, [])?;
     let body: ProposeBody = body::json(&app, &parts.headers, body, PROPOSE_BYTES_MAX).await?;
-    let view = app.handle.view();
-    check_authority(&view)?;
-    let proposal = proposal_of(&app, &view, body)?;
-    let (proposer, made_ms) = (proposal.proposer, proposal.new_epoch_timestamp_ms);
-    app.handle.propose(proposal).map_err(refused)?;
+    let PutForward { proposer, made_ms, .. } = put_forward(&app, body)?;
     // The replica completes the proposal; what names it before it is final is its author and
     // time. Both stay.
     let is_ours = |record: &ProposalRecord| {
@@ -98,6 +94,25 @@ pub(super) async fn post(
         )
     })?;
     describe(&app, &app.handle.view(), &record).await.map(Json)
+}
+
+/// What names a proposal until it is final.
+pub(super) struct PutForward {
+    pub(super) proposer: AuthorityId,
+    /// Later than any other of this proposer.
+    pub(super) made_ms: u64,
+    pub(super) new_epoch: EpochNumber,
+}
+
+/// Checks a proposal and puts it forward; waits for nothing.
+pub(super) fn put_forward(app: &App, body: ProposeBody) -> Result<PutForward, ApiError> {
+    let view = app.handle.view();
+    check_authority(&view)?;
+    let proposal = proposal_of(app, &view, body)?;
+    let (proposer, made_ms, new_epoch) =
+        (proposal.proposer, proposal.new_epoch_timestamp_ms, proposal.new_epoch);
+    app.handle.propose(proposal).map_err(refused)?;
+    Ok(PutForward { proposer, made_ms, new_epoch })
 }
 
 pub(super) async fn delete(
@@ -144,12 +159,23 @@ pub(super) async fn vote(_: Admin, State(app): State<App>, request: Request) -> 
     let id = id_of(&request, "/vote")?;
     let (parts, body) = request.into_parts();
     let body: OperatorVoteBody = body::json(&app, &parts.headers, body, VOTE_BYTES_MAX).await?;
-    if body.reason.len() > REASON_BYTES_MAX {
+    let (view, record) = hand_over(&app, id, body).await?;
+    let body = describe(&app, &view, &record).await?;
+    Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+}
+
+/// Checks the operator's word and hands it over; waits for nothing but the store.
+pub(super) async fn hand_over(
+    app: &App,
+    id: ProposalId,
+    vote: OperatorVoteBody,
+) -> Result<(View, ProposalRecord), ApiError> {
+    if vote.reason.len() > REASON_BYTES_MAX {
         return Err(ApiError::bad_request(format!("the reason is longer than {REASON_BYTES_MAX} bytes")));
     }
     let view = app.handle.view();
     check_authority(&view)?;
-    let record = find(&app, &view, id).await?;
+    let record = find(app, &view, id).await?;
     if record.state != ProposalState::Proposed {
         let state = proposal_body::state_name(record.state);
         return Err(ApiError::conflict(
@@ -163,10 +189,9 @@ pub(super) async fn vote(_: Admin, State(app): State<App>, request: Request) -> 
             format!("this authority's vote on proposal {id} is counted already; it is final"),
         ));
     }
-    let decision = if body.approve { Decision::Approve } else { Decision::Reject(body.reason) };
+    let decision = if vote.approve { Decision::Approve } else { Decision::Reject(vote.reason) };
     app.handle.operator_vote(id, decision);
-    let body = describe(&app, &view, &record).await?;
-    Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+    Ok((view, record))
 }
 
 fn id_of(request: &Request, suffix: &str) -> Result<ProposalId, ApiError> {

@@ -1,4 +1,4 @@
-//! Listening, connections, and their end.
+//! Listening, connections, and their end: HTTP/1.1 for [`super::routes`], HTTP/2 for gRPC.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -16,23 +16,47 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::app::Api;
-use super::{routes, tls};
+use super::app::App;
+use super::{grpc, routes, tls};
 use crate::node::NodeError;
 use crate::shared::Shared;
 
 /// Handshake, and the head of each request: from the moment a connection is idle.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest head of a request, in bytes; most of it is the path of a compare-and-swap.
 const HEAD_BYTES_MAX: usize = 128 << 10;
 /// Connections beyond the requests served at once: those that are idle.
 const IDLE_CONNECTIONS: usize = 1024;
 /// Requests that are being answered get so long at a stop.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after the system gave no connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The listening interface.
+/// What is spoken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http,
+    Grpc,
+}
+
+impl Protocol {
+    /// Names the address in messages: the key of the configuration.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Http => "api.listen",
+            Self::Grpc => "grpc.listen",
+        }
+    }
+
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http => b"http/1.1",
+            Self::Grpc => b"h2",
+        }
+    }
+}
+
+/// A listening interface.
 pub(crate) struct Server {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -41,28 +65,29 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) async fn start(shared: Arc<Shared>, token: String) -> Result<Self, NodeError> {
-        let config = &shared.config.api;
+    pub(crate) async fn start(app: &App, protocol: Protocol, address: SocketAddr) -> Result<Self, NodeError> {
+        let shared = app.shared.clone();
         let wrong = |e: std::io::Error| NodeError::Listen {
-            what: format!("api.listen {}", config.listen),
+            what: format!("{} {address}", protocol.key()),
             problem: e.to_string(),
         };
-        let tls = tls::acceptor(config)?;
-        let listener = TcpListener::bind(config.listen).await.map_err(wrong)?;
+        let tls = tls::acceptor(&shared.config.api, protocol.alpn())?;
+        let listener = TcpListener::bind(address).await.map_err(wrong)?;
         let address = listener.local_addr().map_err(wrong)?;
         let (stop, stopped) = watch::channel(false);
-        let connections = shared.config.limits.requests_max.saturating_add(IDLE_CONNECTIONS);
-        let listen = Listen {
-            router: routes::router(&Api::new(shared.clone(), &token)),
-            tls,
-            places: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
-            stopped,
+        let (router, connections) = match protocol {
+            Protocol::Http => {
+                (routes::router(app), shared.config.limits.requests_max.saturating_add(IDLE_CONNECTIONS))
+            }
+            Protocol::Grpc => (grpc::router(app, &stopped), grpc::CONNECTIONS_MAX),
         };
+        let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+        let listen = Listen { protocol, router, tls, places, stopped };
         let listening = tokio::spawn(listen.run(listener));
         Ok(Self { shared, address, stop, listening })
     }
 
-    /// Where it listens: for `api.listen` with port 0.
+    /// Where it listens: for an address with port 0.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -79,6 +104,7 @@ impl Server {
 }
 
 struct Listen {
+    protocol: Protocol,
     router: Router,
     tls: Option<TlsAcceptor>,
     places: Arc<Semaphore>,
@@ -102,7 +128,8 @@ impl Listen {
                 },
                 () = end(&mut self.stopped) => break,
             };
-            let connection = serve(stream, self.router.clone(), self.tls.clone(), self.stopped.clone());
+            let connection =
+                serve(self.protocol, stream, self.router.clone(), self.tls.clone(), self.stopped.clone());
             connections.spawn(async move {
                 connection.await;
                 drop(place);
@@ -118,16 +145,34 @@ impl Listen {
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, tls: Option<TlsAcceptor>, stopped: watch::Receiver<bool>) {
+async fn serve(
+    protocol: Protocol,
+    stream: TcpStream,
+    router: Router,
+    tls: Option<TlsAcceptor>,
+    stopped: watch::Receiver<bool>,
+) {
     // Without it answers wait for more to send; a socket that refuses is closing anyway.
     let _ = stream.set_nodelay(true);
     match tls {
-        None => answer(stream, router, stopped).await,
+        None => speak(protocol, stream, router, stopped).await,
         Some(acceptor) => match timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => answer(stream, router, stopped).await,
+            Ok(Ok(stream)) => speak(protocol, stream, router, stopped).await,
             Ok(Err(e)) => tracing::debug!(target: "api", error = %e, "TLS handshake failed"),
             Err(_) => tracing::debug!(target: "api", "TLS handshake took too long"),
         },
+    }
+}
+
+async fn speak(
+    protocol: Protocol,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    stopped: watch::Receiver<bool>,
+) {
+    match protocol {
+        Protocol::Http => answer(stream, router, stopped).await,
+        Protocol::Grpc => grpc::answer(stream, router, stopped).await,
     }
 }
 
@@ -156,7 +201,8 @@ async fn answer(
     let _ = connection.await;
 }
 
-async fn end(stopped: &mut watch::Receiver<bool>) {
+/// Waits for the stop.
+pub(super) async fn end(stopped: &mut watch::Receiver<bool>) {
     // An error: the server is gone.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }

@@ -15,7 +15,7 @@ use crate::node::NodeError;
 ///
 /// # Errors
 /// A file cannot be read, or they do not belong together.
-pub(super) fn acceptor(config: &ApiConfig) -> Result<Option<TlsAcceptor>, NodeError> {
+pub(super) fn acceptor(config: &ApiConfig, alpn: &[u8]) -> Result<Option<TlsAcceptor>, NodeError> {
     let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) else { return Ok(None) };
     let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect);
     let chain = chain.map_err(|e| wrong("api.tls_cert", cert, e))?;
@@ -24,7 +24,7 @@ pub(super) fn acceptor(config: &ApiConfig) -> Result<Option<TlsAcceptor>, NodeEr
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
         .map_err(|e| wrong("api.tls_cert", cert, e))?;
-    server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    server.alpn_protocols = vec![alpn.to_vec()];
     Ok(Some(TlsAcceptor::from(Arc::new(server))))
 }
 

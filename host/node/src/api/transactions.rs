@@ -5,8 +5,9 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use moult_core::execution::{Outcome, Receipt};
-use moult_types::TransactionId;
+use moult_types::{GlobalIndex, TransactionId};
 
 use super::app::App;
 use super::error::ApiError;
@@ -16,9 +17,9 @@ use crate::modules::blocking;
 
 /// Largest `batch_bytes_max` that an epoch can have; the epoch's own limit is checked when
 /// the transaction is taken in.
-const TRANSACTION_BYTES_MAX: usize = 4 << 20;
+pub(super) const TRANSACTION_BYTES_MAX: usize = 4 << 20;
 /// Largest request to an application.
-const QUERY_BYTES_MAX: usize = 1 << 20;
+pub(super) const QUERY_BYTES_MAX: usize = 1 << 20;
 
 pub(super) async fn post(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
@@ -57,13 +58,18 @@ pub(super) async fn query(State(app): State<App>, request: Request) -> Result<Re
     if linearizable {
         app.handle.catch_up_for_read().await?;
     }
-    let closed = |_| ApiError::unavailable("draining", "this node is shutting down");
-    let _place = app.queries.acquire().await.map_err(closed)?;
-    let handle = app.handle.clone();
-    let answer = blocking(move || handle.query(&question.bytes)).await.map_err(ApiError::internal)??;
+    let (_, answer) = ask(&app, question.bytes).await?;
     let mut response = Response::new(Body::from(answer));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     Ok(response)
+}
+
+/// Asks the application; few questions run at once.
+pub(super) async fn ask(app: &App, question: Bytes) -> Result<(GlobalIndex, Vec<u8>), ApiError> {
+    let closed = |_| ApiError::unavailable("draining", "this node is shutting down");
+    let _place = app.queries.acquire().await.map_err(closed)?;
+    let handle = app.handle.clone();
+    Ok(blocking(move || handle.query_at(&question)).await.map_err(ApiError::internal)??)
 }
 
 fn receipt_body(id: &TransactionId, receipt: Receipt) -> ReceiptBody {

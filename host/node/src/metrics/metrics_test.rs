@@ -107,6 +107,7 @@ fn busy() -> Metrics {
     metrics.executed(&block(0, 2), 5);
     metrics.duplicate_identity();
     metrics.bad_message();
+    metrics.grpc_request("Submit", 0);
     metrics.request("/v1/kv/{*key}", 200, Duration::from_millis(3));
     metrics.write_failed(&WriteError::Timeout { limit_ms: 1 });
     metrics

@@ -95,7 +95,7 @@ pub(crate) fn after_restart(address: SocketAddr, acknowledged: u64) {
     let kept: u64 = (0..4).map(|writer| last(&mut c, writer)).sum();
     assert!(kept >= acknowledged, "{kept} of {acknowledged}");
     // Receipts outlive the process, too.
-    let named = [("moult-client", "shop"), ("moult-seq", "5000")];
+    let named = [("moult-client", "shop"), ("moult-seq", "1031")];
     let again = c.call("PUT", "/v1/kv/once", &named, b"again").is(200).json();
     let id = again["id"].as_str().expect("an id");
     assert_eq!(c.get(&format!("/v1/tx/{id}")).is(200).json()["index"], again["index"]);

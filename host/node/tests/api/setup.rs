@@ -67,6 +67,7 @@ impl Setup {
             module_dirs: vec![modules_dir()],
             p2p: P2pConfig { listen: any, observers: Vec::new() },
             api: ApiConfig { listen: any, token_file: path.join("api.token"), tls_cert: None, tls_key: None },
+            grpc: Default::default(),
             limits: NodeLimits {
                 request_bytes_max: 4 << 20,
                 module_fetch_timeout_ms: 300,
@@ -84,17 +85,27 @@ impl Setup {
         running
     }
 
+    /// The configuration as a node would read it.
+    pub(crate) fn load_config(&self) -> Result<NodeConfig, moult_node::config::ConfigError> {
+        let file = self.dir.path().join("moult.toml");
+        std::fs::write(&file, self.config.to_toml().expect("TOML")).expect("a configuration");
+        NodeConfig::load(&file)
+    }
+
     /// Starts a process with the node and waits until it listens.
     pub(crate) fn spawn(&mut self) -> Running {
         let address = free_address();
+        let grpc = free_address();
         self.config.api.listen.set_port(address.port());
+        let ip = self.config.api.listen.ip();
+        self.config.grpc.listen = Some(SocketAddr::new(ip, grpc.port()));
         let text = self.config.to_toml().expect("TOML");
         let file = self.dir.path().join("moult.toml");
         std::fs::write(&file, text).expect("a configuration");
         let program = std::env::current_exe().expect("this program");
         let child = Command::new(program).arg(NODE).arg(file).spawn().expect("a process");
-        let running = Running { child, address };
-        running.wait_until(|| TcpStream::connect(address).is_ok());
+        let running = Running { child, address, grpc };
+        running.wait_until(|| TcpStream::connect(address).is_ok() && TcpStream::connect(grpc).is_ok());
         running
     }
 }
@@ -103,6 +114,7 @@ impl Setup {
 pub(crate) struct Running {
     child: Child,
     pub(crate) address: SocketAddr,
+    pub(crate) grpc: SocketAddr,
 }
 
 impl Running {

@@ -1,0 +1,150 @@
+//! One connection: HTTP/2, and when it is given up.
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::Request;
+use http_body_util::BodyExt;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tonic::codegen::Service as _;
+
+use super::super::server::{HEAD_TIMEOUT, STOP_TIMEOUT, end};
+
+/// Calls and streams of one connection at once.
+const STREAMS_PER_CONNECTION: u32 = 128;
+/// What a client may send in one stream before this node has read it.
+const STREAM_WINDOW_BYTES: u32 = 512 << 10;
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// Answers of one stream that wait for a client that does not read.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+/// Largest head of a call.
+const HEAD_BYTES_MAX: u32 = 16 << 10;
+/// A connection without a call is closed; before the first one after [`HEAD_TIMEOUT`].
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A silent client is asked whether it lives so often, and has the same time to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Serves a connection until its end.
+pub(in crate::api) async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let calls = Arc::new(Calls::default());
+    let counted = calls.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (call, mut router) = (Call::new(&counted), router.clone());
+        async move {
+            let response = router.call(request.map(Body::new)).await;
+            let Ok::<_, Infallible>(response) = response;
+            Ok::<_, Infallible>(response.map(|body| Held { body, _call: call }))
+        }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_header_list_size(HEAD_BYTES_MAX)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    // Errors are the client's: it sent no HTTP/2, broke a rule of it, or went away.
+    tokio::select! {
+        done = connection.as_mut() => {
+            if let Err(e) = done {
+                tracing::debug!(target: "api", error = %e, "a connection ended");
+            }
+            return;
+        }
+        () = end(&mut stopped) => {}
+        () = calls.idle() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(STOP_TIMEOUT, connection).await;
+}
+
+/// The calls of a connection that are under way.
+#[derive(Default)]
+struct Calls {
+    open: AtomicUsize,
+    changed: Notify,
+}
+
+impl Calls {
+    /// Returns once there has been no call for the time that a connection may idle.
+    async fn idle(&self) {
+        let mut limit = HEAD_TIMEOUT;
+        loop {
+            let quiet = sleep_until(Instant::now() + limit);
+            tokio::select! {
+                () = quiet => {
+                    if self.open.load(Ordering::Acquire) == 0 {
+                        return;
+                    }
+                }
+                () = self.changed.notified() => {}
+            }
+            limit = IDLE_TIMEOUT;
+        }
+    }
+}
+
+/// One of them.
+struct Call(Arc<Calls>);
+
+impl Call {
+    fn new(calls: &Arc<Calls>) -> Self {
+        calls.open.fetch_add(1, Ordering::AcqRel);
+        calls.changed.notify_one();
+        Self(calls.clone())
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.notify_one();
+    }
+}
+
+/// An answer's body: the call lasts as long.
+struct Held {
+    body: Body,
+    _call: Call,
+}
+
+impl hyper::body::Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        pin!(self.body.frame()).poll(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

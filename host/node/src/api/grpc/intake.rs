@@ -1,0 +1,82 @@
+//! What a call's message may take of time and memory while it is read.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::StatusCode;
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::Status;
+
+use super::super::app::App;
+use super::super::body;
+use super::super::error::ApiError;
+use super::status;
+
+/// Bounds the message of a call that is no stream as HTTP bounds a body.
+pub(super) fn bounded(app: &App, request: Request) -> Request {
+    request.map(|inner| {
+        let now = Instant::now();
+        Body::new(Bounded {
+            inner,
+            app: app.clone(),
+            length: 0,
+            share: None,
+            end: now + body::TIME_MAX,
+            pause: Box::pin(sleep_until(now + body::PAUSE_MAX)),
+        })
+    })
+}
+
+struct Bounded {
+    inner: Body,
+    app: App,
+    length: usize,
+    /// Of the budget of all bodies, as long as the call is read.
+    share: Option<OwnedSemaphorePermit>,
+    end: Instant,
+    pause: Pin<Box<Sleep>>,
+}
+
+impl hyper::body::Body for Bounded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.inner).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.length += frame.data_ref().map_or(0, Bytes::len);
+                if let Err(e) = body::reserve(&this.app, &mut this.share, this.length) {
+                    return Poll::Ready(Some(Err(status::of(&e))));
+                }
+                this.pause.as_mut().reset(this.end.min(Instant::now() + body::PAUSE_MAX));
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(e))) => {
+                let e = ApiError::bad_request(format!("the message broke off: {e}"));
+                Poll::Ready(Some(Err(status::of(&e))))
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => this.pause.as_mut().poll(context).map(|()| {
+                let text = "the message did not arrive in time";
+                Some(Err(status::of(&ApiError::new(StatusCode::REQUEST_TIMEOUT, "slow", text))))
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
