@@ -103,9 +103,8 @@ impl Teller {
 /// The commands that repeat what failed.
 fn repeats(file: &str, report: &Report) -> Vec<String> {
     let items = report.probes.iter().chain(&report.scenarios).filter(|item| !item.failures.is_empty());
-    let mut lines: Vec<_> = items
-        .map(|item| format!("repeat it: moult module conform {file} --only {}", item.name))
-        .collect();
+    let mut lines: Vec<_> =
+        items.map(|item| format!("repeat it: moult module conform {file} --only {}", item.name)).collect();
     for failure in report.seeds.iter().flat_map(|seeds| &seeds.failures) {
         lines.push(format!(
             "repeat it: moult module conform {file} --only-seeds --first-seed {} --seeds 1",

@@ -73,10 +73,9 @@ fn check_action(action: &Action, bounds: &EngineBounds) -> Result<(), String> {
         }
         Action::Fetch { batches, .. } => at_most("batches to fetch", batches.len(), FETCH_MAX),
         Action::Accuse(proof) => at_most("bytes in an accusation", proof.len(), bounds.message_bytes),
-        Action::SetTimer { .. }
-        | Action::CancelTimer(_)
-        | Action::Truncate(_)
-        | Action::Measure { .. } => Ok(()),
+        Action::SetTimer { .. } | Action::CancelTimer(_) | Action::Truncate(_) | Action::Measure { .. } => {
+            Ok(())
+        }
     }
 }
 

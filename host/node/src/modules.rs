@@ -316,12 +316,20 @@ const REHEARSED_TIMERS: usize = 16;
 
 /// What every engine meets in its first seconds: links, a batch, its own timers, a block that
 /// others made final, the end. One that traps or hangs at these would stall its epoch at once.
-fn rehearse_steps(engine: &mut dyn EngineInstance, settings: &Settings, first: &Outcome) -> Result<(), Fault> {
+fn rehearse_steps(
+    engine: &mut dyn EngineInstance,
+    settings: &Settings,
+    first: &Outcome,
+) -> Result<(), Fault> {
     let me = settings.committee.me;
     let others = (0..settings.committee.stakes.len() as u32).map(AuthorityIndex).filter(|it| Some(*it) != me);
     let mut events: Vec<_> =
         others.take(REHEARSED_PEERS).map(|peer| Event::Peer { peer, up: true, rtt_us: 1000 }).collect();
-    events.push(Event::Batches(vec![Batch { digest: Digest([1; 32]), author: AuthorityIndex(0), bytes: 100 }]));
+    events.push(Event::Batches(vec![Batch {
+        digest: Digest([1; 32]),
+        author: AuthorityIndex(0),
+        bytes: 100,
+    }]));
     let (mut timers, mut now_ms) = (BTreeMap::new(), 0);
     set_timers(&mut timers, now_ms, first);
     for _ in 0..REHEARSED_TIMERS {

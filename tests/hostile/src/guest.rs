@@ -57,7 +57,8 @@ pub fn fill(world: World, fields: &str) -> String {
         !defines || !fields.contains(&format!("{name} "))
     };
     let rest: Vec<_> = rest.into_iter().filter(|block| is_left_out(block)).collect();
-    format!("(module\n{}\n{fields}\n{}\n)", imports.join("\n"), rest.join("\n"))
+    // Last, so that the guest's data lies over the skeleton's.
+    format!("(module\n{}\n{}\n{fields}\n)", imports.join("\n"), rest.join("\n"))
 }
 
 /// The functions of a world that do as little as they may, as fields of a module.

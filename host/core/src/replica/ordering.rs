@@ -66,6 +66,9 @@ pub(super) struct Ordering {
     pub(super) missing: BTreeMap<Digest, u64>,
     /// Requests of the answer under way that were refused.
     offences: u32,
+    /// Requests refused in a row since the engine was told of anything but refusals.
+    refused_in_a_row: u32,
+    last_record: u64,
     /// Sizes of the records that are not truncated, and their sum.
     record_bytes: BTreeMap<u64, usize>,
     record_bytes_sum: usize,
@@ -76,9 +79,22 @@ impl Ordering {
         self.engine.is_some()
     }
 
+    /// Takes the records that an instance starts with. They were let in once; the next one
+    /// is held against them.
+    fn begin_records(&mut self, records: &[EngineRecord]) {
+        let sizes = records.iter().map(|record| (record.record.id, record.record.body.len()));
+        self.record_bytes = sizes.collect();
+        self.record_bytes_sum = self.record_bytes.values().sum();
+        self.last_record = self.record_bytes.last_key_value().map_or(0, |(id, _)| *id);
+    }
+
     fn note_record(&mut self, id: u64, bytes: usize) -> Result<(), String> {
-        let former = self.record_bytes.insert(id, bytes).unwrap_or(0);
-        self.record_bytes_sum = self.record_bytes_sum - former + bytes;
+        if id <= self.last_record {
+            return Err(format!("record {id} does not rise above {}", self.last_record));
+        }
+        self.last_record = id;
+        self.record_bytes.insert(id, bytes);
+        self.record_bytes_sum += bytes;
         if self.record_bytes_sum > RECORD_BYTES_MAX {
             return Err(format!("more than {RECORD_BYTES_MAX} bytes of records are kept"));
         }
@@ -127,11 +143,9 @@ impl Replica {
             return;
         }
         let Some(me) = self.epoch.me else { return };
-        self.ordering.note_truncated(u64::MAX);
+        self.ordering.begin_records(&records);
         for record in &records {
             self.ordering.signatures.pin(record.record.id, &record.signed);
-            // What is there was let in once; the next record is held against the sum.
-            let _ = self.ordering.note_record(record.record.id, record.record.body.len());
         }
         let committed = self.finality.top().0;
         let held = self.pending.values().chain(self.ordering.repeated.values());
@@ -224,6 +238,9 @@ impl Replica {
             .cloned()
             .collect();
         let single = events.len() == 1;
+        if !events.iter().all(|event| matches!(event, EngineEvent::Refused(_))) {
+            ordering.refused_in_a_row = 0;
+        }
         match engine.step(self.now.mono_ms - ordering.started_ms, events) {
             Ok(outcome) => self.carry_out(outcome),
             Err(fault) if single => self.quarantine(&fault, suspects),
@@ -401,8 +418,11 @@ impl Replica {
             }
             Err(refusal) => {
                 self.offence(format!("slot {slot:?} was not signed: {refusal}"))?;
-                if self.ordering.events.len() >= WAITING_MAX {
-                    return Err(format!("{WAITING_MAX} events wait, the last of them requests refused"));
+                self.ordering.refused_in_a_row += 1;
+                if self.ordering.refused_in_a_row > OFFENCES_MAX {
+                    return Err(format!(
+                        "more than {OFFENCES_MAX} requests were refused in a row: {refusal}"
+                    ));
                 }
                 self.ordering.events.push(EngineEvent::Refused(slot));
                 Ok(None)

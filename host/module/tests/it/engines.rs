@@ -96,8 +96,7 @@ fn same<E: Engine + Send + 'static>(name: &str, model: FaultModel) {
             let node = &mut nodes[me as usize];
             queue.extend(node.due(now).into_iter().map(|event| (me, event)));
             if round % 10 == 0 && round / 10 < u64::from(BATCHES) {
-                let batch =
-                    Batch { digest: batch_digest(round / 10), author: AuthorityIndex(0), bytes: 100 };
+                let batch = Batch { digest: batch_digest(round / 10), author: AuthorityIndex(0), bytes: 100 };
                 queue.push_back((me, Event::Batches(vec![batch])));
             }
         }

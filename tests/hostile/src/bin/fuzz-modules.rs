@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use moult_hostile::{Finding, Kind, Tally, fuzz_limits, run_seed};
 use moult_module::{Compile, CompileWorker, HostConfig, ModuleHost};
 
-const HELP: &str =
-    "fuzz-modules [--kind mutant|generated] [--first-seed SEED] [--seconds S | --count N]
+const HELP: &str = "fuzz-modules [--kind mutant|generated] [--first-seed SEED] [--seconds S | --count N]
   --kind    only these [both in turn]
 The module of a finding is written to the current folder.";
 const REPORT: Duration = Duration::from_secs(30);

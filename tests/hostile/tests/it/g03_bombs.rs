@@ -59,13 +59,9 @@ fn too_many_core_modules_and_instances() {
         "(component (core module $m (memory 1)) {} (instance $i) (export \"moult:engine/engine@0.1.0\" (instance $i)))",
         "(core instance (instantiate $m))".repeat(900)
     );
-    let error = refused(&many);
-    assert!(matches!(error, ModuleError::Resources { what: "memories", has: 900, limit: 4, .. }), "{error}");
-    let many = many.replace("(memory 1)", "");
-    let error = refused(&many);
+    let error = refused(&many).to_string();
     assert!(
-        matches!(&error, ModuleError::Contract { problem, .. } if problem.contains("900"))
-            || matches!(&error, ModuleError::Resources { has: 900, .. }),
+        error.contains("900 core module instances, which exceeds the configured maximum of 32"),
         "{error}"
     );
     // Components within components, each with two of the next.
@@ -106,8 +102,7 @@ fn large_data() {
     assert!(matches!(error, ModuleError::TooLarge { limit: 10_485_760, .. }), "{error}");
 }
 
-const EMPTY_ANSWER: &str =
-    "(func $execute (param i32 i32 i64 i64 i64 i32 i32) (result i32) (i32.const 0))";
+const EMPTY_ANSWER: &str = "(func $execute (param i32 i32 i64 i64 i64 i32 i32) (result i32) (i32.const 0))";
 
 #[test]
 fn engines_leave_room_for_calls() {

@@ -13,10 +13,7 @@ use crate::common::*;
 #[test]
 fn answers_that_lie_about_where_and_how_much() {
     let host = host();
-    assert_eq!(
-        fault_of(&host, &guest("no-receipts")),
-        Fault::Output("0 receipts for 1 transactions".into())
-    );
+    assert_eq!(fault_of(&host, &guest("no-receipts")), Fault::Output("0 receipts for 1 transactions".into()));
     for (name, words) in [
         ("answer-outside", "out of bounds"),
         ("answer-unaligned", "aligned"),

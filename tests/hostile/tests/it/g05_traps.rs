@@ -66,4 +66,3 @@ fn an_engine_that_trapped_is_gone_and_another_one_works() {
     assert!(matches!(never.init(&settings(), None), Err(Fault::Trap(_))));
     lives(&host);
 }
-

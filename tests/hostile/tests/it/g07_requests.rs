@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use moult_core::ports::Fault;
 use moult_hostile::{guest, guest_with};
-use moult_sdk::engine::{Action, Commit, DurableRecord, Envelope, Event, Outcome, Recipients};
+use moult_sdk::engine::{Action, Commit, Envelope, Event, Outcome, Recipients};
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest, Slot, Statement};
 use moult_sim::Replace;
 use moult_types::World;
@@ -78,7 +78,7 @@ fn contradictory_signing_requests() {
     one("contradict", contradict, refused);
     one("contradict first", contradict_first, refused);
     let report = cluster_with("forgets its records", &forgetful());
-    assert!(report.faults.contains_key("restart"), "{report}");
+    assert!(noted(&report, "does not rise above"), "{report}");
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_storm_of_refused_requests() {
     one(
         "refused storm",
         |_, _, out| push(out, (0..16_000).map(|n| vote(9, 1, 1, n as u8))),
-        "requests were refused in one answer",
+        "requests were refused in",
     );
 }
 
@@ -106,8 +106,8 @@ fn a_storm_of_refused_requests() {
 fn a_storm_of_slots() {
     one(
         "slot storm",
-        |step, _, out| push(out, (0..4_000).map(|n| vote(9, step, n, 1))),
-        "requests were refused in one answer",
+        |step, _, out| push(out, (0..16_000).map(|n| vote(9, step, n, 1))),
+        "requests were refused in",
     );
 }
 
@@ -156,34 +156,14 @@ fn storms_of_timers_messages_and_questions() {
     );
 }
 
-/// Records that are never let go of, within what one answer may hold.
-#[test]
-fn records_that_fill_the_disk() {
-    one(
-        "records",
-        |step, _, out| {
-            let record = |n| DurableRecord {
-                id: 1_000_000 + step * 16 + n,
-                body: vec![7; 1 << 20],
-                statements: Vec::new(),
-            };
-            out.durable.extend((0..16).map(record));
-            Ok(())
-        },
-        "of records are kept",
-    );
-}
-
 #[test]
 fn recipients_that_are_not_there() {
     let words = "a message to authority 99";
     one(
         "votes",
         |step, _, out| {
-            let choice = moult_sdk::engine::Choice {
-                slot: Slot { kind: 9, a: step, b: 0 },
-                digest: Digest([1; 32]),
-            };
+            let choice =
+                moult_sdk::engine::Choice { slot: Slot { kind: 9, a: step, b: 0 }, digest: Digest([1; 32]) };
             push(out, [Action::Vote { to: Recipients::One(AuthorityIndex(99)), choice }])
         },
         words,
@@ -265,7 +245,10 @@ fn commit_of(index: u64, fill: u8) -> Action {
 #[test]
 fn traps_at_chosen_moments() {
     for (name, tamper) in [
-        ("upon a message", (|_, events, _| trap_if(events.iter().any(|e| matches!(e, Event::Message(_))))) as Tamper),
+        (
+            "upon a message",
+            (|_, events, _| trap_if(events.iter().any(|e| matches!(e, Event::Message(_))))) as Tamper,
+        ),
         ("upon a vote", |_, events, _| trap_if(events.iter().any(|e| matches!(e, Event::Vote(_))))),
         ("upon a timer", |_, events, _| trap_if(events.iter().any(|e| matches!(e, Event::Timer(_))))),
         ("upon batches", |_, events, _| trap_if(events.iter().any(|e| matches!(e, Event::Batches(_))))),

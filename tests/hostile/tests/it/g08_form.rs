@@ -56,10 +56,7 @@ fn a_file_of_200_mebibytes() {
     let mut bytes = module("pbft").to_vec();
     bytes.resize(200 << 20, 0);
     let error = timed(|| host.check(&bytes, World::Engine)).expect_err("it is large");
-    assert!(
-        matches!(error, ModuleError::TooLarge { bytes: 209_715_200, limit: 33_554_432, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, ModuleError::TooLarge { bytes: 209_715_200, limit: 33_554_432, .. }), "{error}");
     lives(&host);
 }
 
@@ -175,7 +172,8 @@ fn names_that_would_fill_a_log() {
     );
     let error = refusal(&text, World::Engine).to_string();
     assert!(error.len() < 500 && error.contains("aaaa"), "{} bytes", error.len());
-    let many: String = (0..900).map(|n| format!(r#"(export "n{n}-{}" (func $f))"#, "b".repeat(900))).collect();
+    let many: String =
+        (0..900).map(|n| format!(r#"(export "n{n}-{}" (func $f))"#, "b".repeat(900))).collect();
     let text = format!(
         r#"(component (core module $m (func (export "f"))) (core instance $i (instantiate $m))
           (func $f (canon lift (core func $i "f"))) {many})"#
