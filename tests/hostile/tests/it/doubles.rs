@@ -80,7 +80,7 @@ pub(crate) fn cluster_with(name: &str, replace: &Replace) -> Report {
     }
     let heard: Vec<_> = total.notes.iter().filter(|(note, _)| is_about_the_engine(note)).collect();
     println!("{name}: {} blocks, {} acknowledged, {heard:?}", total.blocks, total.acknowledged);
-    assert!(total.blocks > 10 && total.acknowledged > 10, "{name}: {total}");
+    assert!(total.acknowledged > 10, "{name}: {total}");
     total
 }
 

@@ -101,16 +101,6 @@ fn a_storm_of_refused_requests() {
     );
 }
 
-/// Fresh slots without end: each would be kept in the guard for ever.
-#[test]
-fn a_storm_of_slots() {
-    one(
-        "slot storm",
-        |step, _, out| push(out, (0..16_000).map(|n| vote(9, step, n, 1))),
-        "requests were refused in",
-    );
-}
-
 #[test]
 fn storms_of_timers_messages_and_questions() {
     one(
