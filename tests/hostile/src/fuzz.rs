@@ -212,10 +212,11 @@ fn generate(rng: &mut Rng) -> Result<(World, Vec<u8>), String> {
     let config = Config {
         module_shape: Some(shape),
         max_memories: 2,
-        max_tables: 4,
+        max_tables: if all { 4 } else { 1 },
         max_instructions: rng.range(20, 600) as usize,
         memory_max_size_required: false,
-        // Now and then what this host has turned off.
+        // Now and then what this host has turned off; external references are, too.
+        reference_types_enabled: all,
         memory64_enabled: all,
         gc_enabled: all,
         threads_enabled: all,
