@@ -30,7 +30,7 @@ pub fn guest_with(name: &str, replace: &[(&str, &str)]) -> Vec<u8> {
     let world = world.and_then(|name| name.trim().parse().ok());
     let world: World = world.unwrap_or_else(|| panic!("{name}: its first line does not name a world"));
     let text = replace.iter().fold(text, |text, (from, to)| text.replace(from, to));
-    component(world, &fill(world, &text))
+    component(world, fill(world, &text))
 }
 
 /// A module of this repository: as checked in, or from `MOULT_MODULES_DIR`.
@@ -52,7 +52,7 @@ pub fn fill(world: World, fields: &str) -> String {
     let (imports, rest): (Vec<_>, Vec<_>) =
         skeleton.split("\n\n").partition(|block| block.trim_start().starts_with("(import"));
     let is_left_out = |block: &str| {
-        let name = block.trim_start().split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+        let name = block.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
         let defines = name.starts_with("(func $") || name.starts_with("(memory $");
         !defines || !fields.contains(&format!("{name} "))
     };

@@ -4,6 +4,7 @@
 //! The tests of this package are the list of attacks (`docs/TESTING.md` has it as a table):
 //! each attack ends in an error with a name, within its budget, and the same host then loads
 //! and runs a good module. Nothing here is part of the program.
+#![allow(clippy::disallowed_methods, reason = "budgets are held against the clock")]
 
 mod calls;
 mod fuzz;
