@@ -68,7 +68,7 @@ fn hostile_modules_are_voted_down_by_name_and_cost_no_block() {
 fn an_engine_that_turns_hostile_in_office_stalls_its_epoch_and_ends_no_node() {
     let mut cluster = Cluster::of_four();
     cluster.client(2).put("kept", b"safe", None).expect("written");
-    let hash = add(&cluster, 0, &guest_with("trap-later", &[("$STEPS", "30")]));
+    let hash = add(&cluster, 0, &guest_with("trap-later", &[("$STEPS", "4")]));
     let proposal = propose(&cluster, 0, &json!({ "modules": { "engine": { "hash": hash } } }));
     assert_eq!(cluster.until_proposal(0, proposal.id, &ENDED).state, "active");
     cluster.until_epoch(&ALL, 1);
