@@ -13,6 +13,7 @@ mod builtin;
 mod cli;
 mod client;
 mod cluster;
+mod conform;
 mod demo;
 mod devnet;
 mod epoch;

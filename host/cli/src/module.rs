@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::builtin::{BUILTIN, Builtin};
 use crate::client::{ApiArgs, Client, ClientError};
+use crate::conform;
 use crate::failure::negative;
 use crate::output::{self, grouped, say, table};
 use crate::pins::{checker, label};
@@ -36,6 +37,8 @@ enum Command {
         #[arg(long)]
         world: Option<World>,
     },
+    /// Run the conformance suite on an engine: probes, scenarios, seeded faults. Takes minutes.
+    Conform(conform::Args),
     /// Compare a module with modules.lock; within a checkout also build it from source.
     RebuildCheck {
         file: PathBuf,
@@ -60,6 +63,7 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         Command::Inspect { file } => inspect(&file, json),
         Command::Hash { file } => hash(&file, json),
         Command::Verify { file, world } => verify(&file, world, json),
+        Command::Conform(args) => conform::run(&args, json),
         Command::RebuildCheck { file, no_build } => rebuild_check(&file, no_build, json),
         Command::Builtin => list_builtin(json),
         Command::List(api) => list(&mut api.client()?, json).await,
@@ -67,7 +71,7 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     }
 }
 
-fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
@@ -81,7 +85,7 @@ fn hash(file: &Path, json: bool) -> anyhow::Result<()> {
 }
 
 /// The world whose interface it exports, or why it fits none.
-fn fit(bytes: &[u8], world: Option<World>) -> anyhow::Result<ModuleReport> {
+pub(crate) fn fit(bytes: &[u8], world: Option<World>) -> anyhow::Result<ModuleReport> {
     let host = checker()?;
     if let Some(world) = world {
         return host.check(bytes, world).map_err(|e| negative(e.to_string()));

@@ -146,7 +146,12 @@ pub(crate) fn label(hash: ModuleHash) -> String {
 
 /// A module host that checks as a node would, and has room for little else.
 pub(crate) fn checker() -> anyhow::Result<ModuleHost> {
-    let limits = Limits { instances: 4, ..Limits::default() };
+    host_for(4)
+}
+
+/// The same with room for so many instances, half of them engines.
+pub(crate) fn host_for(instances: u32) -> anyhow::Result<ModuleHost> {
+    let limits = Limits { instances, ..Limits::default() };
     let compile = Compile::Worker(compile_worker());
     Ok(ModuleHost::new(HostConfig { cache_dir: None, cache_key: [0; 32], compile, limits })?)
 }

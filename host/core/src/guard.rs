@@ -90,6 +90,10 @@ impl GuardState {
     }
 }
 
+/// Most slots that are signed and not released: what an engine has in flight, many times
+/// over. The guard's memory and file grow with it.
+pub const OPEN_SLOTS_MAX: usize = 65_536;
+
 /// Why the guard does not let something be signed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum GuardRefusal {
@@ -105,6 +109,9 @@ pub enum GuardRefusal {
     /// This node signs nothing (see the reason given at start).
     #[error("this node signs nothing")]
     Disabled,
+    /// An engine signs slot after slot and releases none.
+    #[error("{OPEN_SLOTS_MAX} slots are signed and not released")]
+    Full,
 }
 
 /// Decides what may be signed.
@@ -153,7 +160,12 @@ impl Guard {
         if self.state.released.get(&slot.kind).is_some_and(|&mark| (slot.a, slot.b) <= mark) {
             return Err(GuardRefusal::Closed);
         }
-        self.slot(Scope::Epoch(self.state.identity), slot, digest)
+        let scope = Scope::Epoch(self.state.identity);
+        let is_known = self.state.slots.contains_key(&(scope, slot.kind, slot.a, slot.b));
+        if !is_known && self.state.slots.len() >= OPEN_SLOTS_MAX {
+            return Err(GuardRefusal::Full);
+        }
+        self.slot(scope, slot, digest)
     }
 
     /// Whether the host may sign a slot that is kept one by one (votes, readiness,
@@ -243,6 +255,21 @@ mod tests {
         assert!(matches!(guard.engine_slot(slot(1, 1, 6), two), Ok(Some(_))));
         assert!(matches!(guard.engine_slot(slot(2, 1, 1), two), Ok(Some(_))));
         assert_eq!(guard.engine_slot(slot(0x8001, 9, 0), two), Err(GuardRefusal::HostKind(0x8001)));
+    }
+
+    #[test]
+    fn an_engine_that_releases_nothing_is_stopped_and_the_host_is_not() {
+        let mut guard = guard();
+        let digest = Digest([1; 32]);
+        for a in 0..OPEN_SLOTS_MAX as u64 {
+            assert!(matches!(guard.engine_slot(slot(1, 1, a), digest), Ok(Some(_))));
+        }
+        assert_eq!(guard.engine_slot(slot(1, 2, 0), digest), Err(GuardRefusal::Full));
+        assert_eq!(guard.engine_slot(slot(1, 1, 7), digest), Ok(None), "what is signed stays so");
+        let own = Scope::Number(moult_types::EpochNumber(0));
+        assert!(matches!(guard.slot(own, slot(0x8005, 1, 0), digest), Ok(Some(_))));
+        guard.note(GuardUpdate::Released(slot(1, 1, 9)));
+        assert!(matches!(guard.engine_slot(slot(1, 2, 0), digest), Ok(Some(_))));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use moult_sdk::application::Receipt;
 use moult_sdk::approval::Verdict;
-use moult_sdk::engine::{Action, Choice, Info, Outcome, Settings};
+use moult_sdk::engine::{Action, Info, Outcome, Settings};
 
 /// Most durable records in one outcome.
 const RECORDS_MAX: usize = 4_096;
@@ -60,11 +60,12 @@ pub(crate) fn check_engine(outcome: &Outcome, bounds: &EngineBounds) -> Result<(
 
 fn check_action(action: &Action, bounds: &EngineBounds) -> Result<(), String> {
     match action {
-        Action::Vote { choice, .. } => check_choice(choice),
+        Action::Vote { choice, .. } => check_kind(choice.slot.kind),
+        Action::ReleaseSlots(mark) => check_kind(mark.kind),
         Action::Send(envelope) => {
             at_most("bytes in a message", envelope.payload.len(), bounds.message_bytes)?;
             at_most("statements in a message", envelope.sign.len() + envelope.attach.len(), STATEMENTS_MAX)?;
-            envelope.sign.iter().try_for_each(check_choice)
+            envelope.sign.iter().try_for_each(|choice| check_kind(choice.slot.kind))
         }
         Action::SetTimer { after_ms: 0, id } => Err(format!("timer {id} after 0 ms")),
         Action::Commit(commit) => {
@@ -72,19 +73,17 @@ fn check_action(action: &Action, bounds: &EngineBounds) -> Result<(), String> {
         }
         Action::Fetch { batches, .. } => at_most("batches to fetch", batches.len(), FETCH_MAX),
         Action::Accuse(proof) => at_most("bytes in an accusation", proof.len(), bounds.message_bytes),
-        Action::SetTimer { .. }
-        | Action::CancelTimer(_)
-        | Action::Truncate(_)
-        | Action::ReleaseSlots(_)
-        | Action::Measure { .. } => Ok(()),
+        Action::SetTimer { .. } | Action::CancelTimer(_) | Action::Truncate(_) | Action::Measure { .. } => {
+            Ok(())
+        }
     }
 }
 
-fn check_choice(choice: &Choice) -> Result<(), String> {
-    if choice.slot.kind < HOST_KINDS {
+fn check_kind(kind: u16) -> Result<(), String> {
+    if kind < HOST_KINDS {
         return Ok(());
     }
-    Err(format!("a slot of kind {:#x}; kinds from {HOST_KINDS:#x} are the host's", choice.slot.kind))
+    Err(format!("a slot of kind {kind:#x}; kinds from {HOST_KINDS:#x} are the host's"))
 }
 
 pub(crate) fn check_engine_info(info: &Info) -> Result<(), String> {

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use moult_core::ports::Fault;
+use moult_core::ports::{EngineInstance, Fault};
 use moult_module::{ModuleHost, Prepared};
 use moult_sdk::approval::ModuleCheck;
-use moult_sdk::engine::Settings;
-use moult_sdk::{AuthorityIndex, Committee as SdkCommittee, Digest};
+use moult_sdk::engine::{Action, Event, Outcome, Settings};
+use moult_sdk::{AuthorityIndex, Batch, CommitIndex, Committee as SdkCommittee, Digest};
 use moult_store::Store;
 use moult_types::state::{Overlay, StateReader};
 use moult_types::{EpochChangeProposal, Manifest, Message, ModuleHash, ModulePin, PublicKey, World};
@@ -304,9 +304,64 @@ fn rehearse_engine(
     };
     let mut engine = prepared.engine().map_err(|e| e.to_string())?;
     match engine.init(&settings, None) {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(outcome)) => rehearse_steps(engine.as_mut(), &settings, &outcome)
+            .map_err(|fault| format!("the engine failed in its rehearsal: {fault}")),
         Ok(Err(refusal)) => Err(format!("the engine refuses this committee or configuration: {refusal:?}")),
         Err(fault) => Err(format!("the engine failed in its rehearsal: {fault}")),
+    }
+}
+
+/// Most timers that fire in a rehearsal.
+const REHEARSED_TIMERS: usize = 16;
+
+/// What every engine meets in its first seconds: links, a batch, its own timers, a block that
+/// others made final, the end. One that traps or hangs at these would stall its epoch at once.
+fn rehearse_steps(
+    engine: &mut dyn EngineInstance,
+    settings: &Settings,
+    first: &Outcome,
+) -> Result<(), Fault> {
+    let me = settings.committee.me;
+    let others = (0..settings.committee.stakes.len() as u32).map(AuthorityIndex).filter(|it| Some(*it) != me);
+    let mut events: Vec<_> =
+        others.take(REHEARSED_PEERS).map(|peer| Event::Peer { peer, up: true, rtt_us: 1000 }).collect();
+    events.push(Event::Batches(vec![Batch {
+        digest: Digest([1; 32]),
+        author: AuthorityIndex(0),
+        bytes: 100,
+    }]));
+    let (mut timers, mut now_ms) = (BTreeMap::new(), 0);
+    set_timers(&mut timers, now_ms, first);
+    for _ in 0..REHEARSED_TIMERS {
+        set_timers(&mut timers, now_ms, &engine.step(now_ms, events)?);
+        let due = timers.iter().min_by_key(|(_, at_ms)| **at_ms).map(|(id, at_ms)| (*id, *at_ms));
+        let Some((id, at_ms)) = due else { break };
+        timers.remove(&id);
+        now_ms = at_ms;
+        events = vec![Event::Timer(id)];
+    }
+    engine
+        .step(
+            now_ms,
+            vec![Event::Final { index: CommitIndex(1), batches: vec![Digest([1; 32])] }, Event::Draining],
+        )
+        .map(drop)
+}
+
+/// Most links that are told of in a rehearsal.
+const REHEARSED_PEERS: usize = 100;
+
+fn set_timers(timers: &mut BTreeMap<u64, u64>, now_ms: u64, outcome: &Outcome) {
+    for action in &outcome.release {
+        match action {
+            Action::SetTimer { id, after_ms } => {
+                timers.insert(*id, now_ms.saturating_add(*after_ms));
+            }
+            Action::CancelTimer(id) => {
+                timers.remove(id);
+            }
+            _ => {}
+        }
     }
 }
 

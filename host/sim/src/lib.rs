@@ -32,7 +32,7 @@ mod world;
 pub use modules::{EngineFactory, module_hash, native_engines};
 #[cfg(feature = "planted")]
 pub use plan::Planted;
-pub use plan::{CrashPoint, Phase, Plan};
+pub use plan::{CrashPoint, Hostile, Phase, Plan, Replace};
 pub use report::{CHANGE_KINDS, FAULT_KINDS, Report, Violation};
 pub use rng::Rng;
 pub use world::{run, run_seed};

@@ -1,5 +1,10 @@
 //! What a run is made of. Every number is a bound from which the seed draws.
 
+use std::fmt;
+use std::sync::Arc;
+
+use moult_core::ports::EngineInstance;
+
 use crate::report::CHANGE_KINDS;
 
 /// Sizes and kinds of one run.
@@ -27,11 +32,32 @@ pub struct Plan {
     pub bad_links: bool,
     /// In how many of 1,000 runs an authority (within what is tolerated) is Byzantine.
     pub byzantine_per_mille: u64,
+    /// A node whose engine is another one, for hostile engines in an unmodified host.
+    pub hostile: Option<Hostile>,
     /// Exactly one crash: where, for enumerating all of them.
     pub crash_point: Option<CrashPoint>,
     /// A bug to plant.
     #[cfg(feature = "planted")]
     pub planted: Option<Planted>,
+}
+
+/// Takes the engine that a node would run, and gives the one that it runs.
+pub type Replace = Arc<dyn Fn(Box<dyn EngineInstance>) -> Box<dyn EngineInstance> + Send + Sync>;
+
+/// One member runs another engine than the rest. Its host is held to every promise: it signs
+/// nothing contradictory and follows the chain.
+#[derive(Clone)]
+pub struct Hostile {
+    /// Which member, below 4.
+    pub node: usize,
+    /// What it runs.
+    pub replace: Replace,
+}
+
+impl fmt::Debug for Hostile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hostile {{ node: {} }}", self.node)
+    }
 }
 
 /// A place in the life of a node at which it crashes.
@@ -96,6 +122,7 @@ impl Plan {
             change_kinds: CHANGE_KINDS.to_vec(),
             bad_links: true,
             byzantine_per_mille: 250,
+            hostile: None,
             crash_point: None,
             #[cfg(feature = "planted")]
             planted: None,
@@ -119,6 +146,19 @@ impl Plan {
             between_changes_ms: 200,
             change_kinds: vec!["engine", "application"],
             ..Self::quiet()
+        }
+    }
+
+    /// A short run with faults in which one member's engine is hostile, within what the
+    /// committee tolerates: equal stakes, and no change of members.
+    pub fn with_hostile(node: usize, replace: Replace) -> Self {
+        Self {
+            faults_ms: 4_000,
+            others_max: 0,
+            change_kinds: vec!["engine", "application"],
+            byzantine_per_mille: 0,
+            hostile: Some(Hostile { node, replace }),
+            ..Self::short()
         }
     }
 

@@ -211,6 +211,9 @@ impl World {
             self.report.fault("engine-trap");
             engine = Box::new(Trapping { engine, steps_left: self.rng.below(200) });
         }
+        if let Some(hostile) = self.plan.hostile.as_ref().filter(|hostile| hostile.node == node) {
+            engine = (hostile.replace)(engine);
+        }
         let records = self.nodes[node].disk.now.records.values().cloned().collect();
         self.answer(node, (200, 20_000), Input::Engine { identity, engine, records });
     }
@@ -248,6 +251,10 @@ impl World {
             }
             CoreEvent::EngineFault { fault, beyond_recovery, .. } => {
                 self.log(node, || format!("engine fault: {fault}, beyond recovery: {beyond_recovery}"));
+                if self.plan.hostile.as_ref().is_some_and(|hostile| hostile.node == node) {
+                    self.report.note(format!("hostile engine: {fault}"));
+                    return Ok(());
+                }
                 if !fault.contains("injected") {
                     return Err(Violation::new("engines run", format!("node {node}: {fault}")));
                 }

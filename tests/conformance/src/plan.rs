@@ -15,6 +15,8 @@ use crate::world::Check;
 pub struct Plan {
     /// Checks of single instances.
     pub probes: bool,
+    /// Of the probes only those of these names; all where it is empty.
+    pub only_probes: Vec<String>,
     /// Scenarios; by default all that come with this crate.
     pub scenarios: Vec<Scenario>,
     /// Seeded runs.
@@ -29,6 +31,7 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             probes: true,
+            only_probes: Vec::new(),
             scenarios: builtin(),
             seeds: Some(Seeds::new(0, 300)),
             failures_max: 3,
@@ -40,7 +43,31 @@ impl Default for Plan {
 impl Plan {
     /// Nothing; for plans of a few things.
     pub fn empty() -> Self {
-        Self { probes: false, scenarios: Vec::new(), seeds: None, failures_max: 3, trace_lines: 60 }
+        Self {
+            probes: false,
+            only_probes: Vec::new(),
+            scenarios: Vec::new(),
+            seeds: None,
+            failures_max: 3,
+            trace_lines: 60,
+        }
+    }
+
+    /// Only the probes and scenarios of these names.
+    ///
+    /// # Errors
+    /// The name that neither a probe nor a scenario has.
+    pub fn only(names: &[String]) -> Result<Self, String> {
+        let mut plan = Self::empty();
+        for name in names {
+            if probes::ALL.iter().any(|(probe, _)| probe == name) {
+                plan.probes = true;
+                plan.only_probes.push(name.clone());
+            } else {
+                plan.scenarios.extend(Self::of_scenarios(&[name])?.scenarios);
+            }
+        }
+        Ok(plan)
     }
 
     /// Only the scenarios of these names.
@@ -93,8 +120,10 @@ pub fn conform(factory: &dyn Factory, plan: &Plan, progress: &mut dyn FnMut(Prog
     };
     report.engine = format!("{} {}", info.name, info.version);
     if plan.probes {
-        let of = probes::ALL.len() as u64;
-        for (done, (name, probe)) in (1..).zip(probes::ALL) {
+        let wanted = |name: &str| plan.only_probes.is_empty() || plan.only_probes.iter().any(|n| n == name);
+        let chosen: Vec<_> = probes::ALL.into_iter().filter(|(name, _)| wanted(name)).collect();
+        let of = chosen.len() as u64;
+        for (done, (name, probe)) in (1..).zip(chosen) {
             let failures: Vec<Failure> = probe(factory, &info).err().into_iter().collect();
             let passed = failures.is_empty();
             report.probes.push(Item { name: name.to_owned(), cases: 1, skipped: Vec::new(), failures });

@@ -6,6 +6,7 @@ mod basics;
 mod change;
 mod committee;
 mod crash;
+mod hostile;
 mod input;
 mod power;
 mod proposals;

@@ -13,7 +13,7 @@ use moult_sdk::engine::{
     Action, Commit, Envelope, Event as EngineEvent, Outcome, Recipients, Recovered, Settings,
 };
 use moult_sdk::{AuthorityIndex, CommitIndex, Committee, Digest, Slot, Statement};
-use moult_types::{EpochIdentity, HeldBatch, Message, PublicKey, Signed, World};
+use moult_types::{EpochIdentity, HeldBatch, Message, PublicKey, Signed, SlotKind, World};
 
 use super::Replica;
 use super::batching::sdk_batch;
@@ -32,6 +32,13 @@ const WAITING_MAX: usize = 65_536;
 const REBUILDS_MAX: u32 = 3;
 /// Longest stretch that the engine may order ahead of what is final, in blocks.
 const AHEAD_MAX: u64 = 65_536;
+/// Most requests of one answer that are refused (slots that may not be signed, statements that
+/// were never seen, questions beyond the limit): four an event of a full step.
+const OFFENCES_MAX: u32 = 4_096;
+/// Most bytes of records that an engine keeps; they are read back at every start.
+const RECORD_BYTES_MAX: usize = 256 << 20;
+/// Most batches that are asked for on an engine's word.
+const MISSING_MAX: usize = 65_536;
 
 /// The running engine and what belongs to it.
 #[derive(Default)]
@@ -57,11 +64,46 @@ pub(super) struct Ordering {
     pub(super) repeated: BTreeMap<Digest, Arc<HeldBatch>>,
     /// Batches that are ordered or asked for and not held, with the time of the last asking.
     pub(super) missing: BTreeMap<Digest, u64>,
+    /// Requests of the answer under way that were refused.
+    offences: u32,
+    /// Requests refused in a row since the engine was told of anything but refusals.
+    refused_in_a_row: u32,
+    last_record: u64,
+    /// Sizes of the records that are not truncated, and their sum.
+    record_bytes: BTreeMap<u64, usize>,
+    record_bytes_sum: usize,
 }
 
 impl Ordering {
     pub(super) fn is_running(&self) -> bool {
         self.engine.is_some()
+    }
+
+    /// Takes the records that an instance starts with. They were let in once; the next one
+    /// is held against them.
+    fn begin_records(&mut self, records: &[EngineRecord]) {
+        let sizes = records.iter().map(|record| (record.record.id, record.record.body.len()));
+        self.record_bytes = sizes.collect();
+        self.record_bytes_sum = self.record_bytes.values().sum();
+        self.last_record = self.record_bytes.last_key_value().map_or(0, |(id, _)| *id);
+    }
+
+    fn note_record(&mut self, id: u64, bytes: usize) -> Result<(), String> {
+        if id <= self.last_record {
+            return Err(format!("record {id} does not rise above {}", self.last_record));
+        }
+        self.last_record = id;
+        self.record_bytes.insert(id, bytes);
+        self.record_bytes_sum += bytes;
+        if self.record_bytes_sum > RECORD_BYTES_MAX {
+            return Err(format!("more than {RECORD_BYTES_MAX} bytes of records are kept"));
+        }
+        Ok(())
+    }
+
+    fn note_truncated(&mut self, id: u64) {
+        let gone = self.record_bytes.extract_if(..=id, |_, _| true);
+        self.record_bytes_sum -= gone.map(|(_, bytes)| bytes).sum::<usize>();
     }
 
     pub(super) fn next_timer_ms(&self) -> Option<u64> {
@@ -101,6 +143,7 @@ impl Replica {
             return;
         }
         let Some(me) = self.epoch.me else { return };
+        self.ordering.begin_records(&records);
         for record in &records {
             self.ordering.signatures.pin(record.record.id, &record.signed);
         }
@@ -195,6 +238,9 @@ impl Replica {
             .cloned()
             .collect();
         let single = events.len() == 1;
+        if !events.iter().all(|event| matches!(event, EngineEvent::Refused(_))) {
+            ordering.refused_in_a_row = 0;
+        }
         match engine.step(self.now.mono_ms - ordering.started_ms, events) {
             Ok(outcome) => self.carry_out(outcome),
             Err(fault) if single => self.quarantine(&fault, suspects),
@@ -232,8 +278,18 @@ impl Replica {
         self.event(Event::EngineFault { fault, peer: None, beyond_recovery: true });
     }
 
+    /// Does what an engine asks for, up to the first request that breaks the contract: that is
+    /// the end of the instance.
     fn carry_out(&mut self, outcome: Outcome) {
+        self.ordering.offences = 0;
+        if let Err(reason) = self.try_carry_out(outcome) {
+            self.on_fault(&Fault::Output(reason), Vec::new());
+        }
+    }
+
+    fn try_carry_out(&mut self, outcome: Outcome) -> Result<(), String> {
         for record in outcome.durable {
+            self.ordering.note_record(record.id, record.body.len())?;
             let signatures = &mut self.ordering.signatures;
             let held = |s: &Statement| Some(Signed { statement: *s, signature: signatures.get(s)? });
             let signed: Vec<_> = record.statements.iter().filter_map(held).collect();
@@ -244,15 +300,24 @@ impl Replica {
         let mut votes: Vec<(Recipients, Signed)> = Vec::new();
         for action in outcome.release {
             if let Action::Vote { to, choice } = action {
-                votes.extend(self.sign_choice(choice.slot, choice.digest).map(|signed| (to, signed)));
+                self.target(&to)?;
+                votes.extend(self.sign_choice(choice.slot, choice.digest)?.map(|signed| (to, signed)));
                 continue;
             }
-            self.send_votes(&mut votes);
-            if let Err(reason) = self.carry_out_action(action) {
-                return self.on_fault(&Fault::Output(reason), Vec::new());
-            }
+            self.send_votes(&mut votes)?;
+            self.carry_out_action(action)?;
         }
-        self.send_votes(&mut votes);
+        self.send_votes(&mut votes)
+    }
+
+    /// Counts a request that was refused; too many in one answer are an attack.
+    fn offence(&mut self, what: String) -> Result<(), String> {
+        self.ordering.offences += 1;
+        if self.ordering.offences > OFFENCES_MAX {
+            return Err(format!("more than {OFFENCES_MAX} requests were refused in one answer: {what}"));
+        }
+        self.event(Event::EngineMisbehaved(what));
+        Ok(())
     }
 
     fn carry_out_action(&mut self, action: Action) -> Result<(), String> {
@@ -260,7 +325,8 @@ impl Replica {
             Action::Vote { .. } => {}
             Action::Send(envelope) => self.send_envelope(envelope)?,
             Action::SetTimer { id, after_ms } => {
-                self.ordering.timers.insert(id, self.now.mono_ms + after_ms.max(1));
+                // A time past all numbers is a timer that never fires.
+                self.ordering.timers.insert(id, self.now.mono_ms.saturating_add(after_ms.max(1)));
                 if self.ordering.timers.len() > EVENTS_MAX {
                     return Err(format!("more than {EVENTS_MAX} timers are set"));
                 }
@@ -270,6 +336,9 @@ impl Replica {
             }
             Action::Commit(commit) => self.on_commit(commit)?,
             Action::Fetch { batches, likely_holder } => {
+                if self.ordering.missing.len() >= MISSING_MAX {
+                    return self.offence(format!("{MISSING_MAX} batches are missing: no more are asked for"));
+                }
                 let from = match likely_holder {
                     Some(holder) => Target::Keys(self.keys_of(std::iter::once(holder))),
                     None => self.members(),
@@ -278,15 +347,17 @@ impl Replica {
                 self.fetch(batches, from);
             }
             Action::Truncate(id) => {
+                self.ordering.note_truncated(id);
                 self.ordering.signatures.unpin(id);
                 self.out.durable.push(Persist::TruncateRecords(id));
             }
+            Action::ReleaseSlots(mark) if mark.kind >= SlotKind::HOST_FIRST => {
+                return Err(format!("slots of kind {:#x} are the host's own", mark.kind));
+            }
             Action::ReleaseSlots(mark) => self.release_slots(mark),
             Action::Accuse(proof) => {
-                self.event(Event::EngineMisbehaved(format!(
-                    "an accusation of {} bytes (not judged in this release)",
-                    proof.len()
-                )));
+                let bytes = proof.len();
+                self.offence(format!("an accusation of {bytes} bytes (not judged in this release)"))?;
             }
             Action::Measure { gauge, value } => {
                 if let Some(name) = self.ordering.gauges.get(gauge as usize).cloned() {
@@ -315,56 +386,65 @@ impl Replica {
             return Err(format!("a message of {} bytes, the limit is {limit}", envelope.payload.len()));
         }
         let mut statements = Vec::with_capacity(envelope.sign.len() + envelope.attach.len());
+        let to = self.target(&envelope.to)?;
         for choice in envelope.sign {
-            match self.sign_choice(choice.slot, choice.digest) {
+            match self.sign_choice(choice.slot, choice.digest)? {
                 Some(signed) => statements.push(signed),
                 // Without its own signatures the message means nothing.
                 None => return Ok(()),
             }
         }
+        let mut unseen = Vec::new();
         for statement in envelope.attach {
             match self.ordering.signatures.get(&statement) {
                 Some(signature) => statements.push(Signed { statement, signature }),
-                None => self.event(Event::EngineMisbehaved(format!(
-                    "it attached a statement that was never seen: {statement:?}"
-                ))),
+                None => unseen.push(statement),
             }
         }
-        let to = self.target(envelope.to)?;
+        if let Some(first) = unseen.first() {
+            let count = unseen.len();
+            self.offence(format!("it attached statements that were never seen: {count}, as {first:?}"))?;
+        }
         let payload = Some(envelope.payload);
         self.send(to, Message::Engine { identity: self.epoch.identity, payload, statements });
         Ok(())
     }
 
-    fn sign_choice(&mut self, slot: Slot, digest: Digest) -> Option<Signed> {
+    fn sign_choice(&mut self, slot: Slot, digest: Digest) -> Result<Option<Signed>, String> {
         match self.sign_engine(slot, digest) {
             Ok(signed) => {
                 self.ordering.signatures.remember(signed);
-                Some(signed)
+                Ok(Some(signed))
             }
             Err(refusal) => {
-                self.event(Event::EngineMisbehaved(format!("slot {slot:?} was not signed: {refusal}")));
+                self.offence(format!("slot {slot:?} was not signed: {refusal}"))?;
+                self.ordering.refused_in_a_row += 1;
+                if self.ordering.refused_in_a_row > OFFENCES_MAX {
+                    return Err(format!(
+                        "more than {OFFENCES_MAX} requests were refused in a row: {refusal}"
+                    ));
+                }
                 self.ordering.events.push(EngineEvent::Refused(slot));
-                None
+                Ok(None)
             }
         }
     }
 
     /// Votes in a row to the same recipients travel together.
-    fn send_votes(&mut self, votes: &mut Vec<(Recipients, Signed)>) {
+    fn send_votes(&mut self, votes: &mut Vec<(Recipients, Signed)>) -> Result<(), String> {
         let mut votes = std::mem::take(votes).into_iter().peekable();
         while let Some((recipients, signed)) = votes.next() {
             let mut statements = vec![signed];
             while let Some((_, signed)) = votes.next_if(|(other, _)| *other == recipients) {
                 statements.push(signed);
             }
-            if let Ok(to) = self.target(recipients) {
-                self.send(to, Message::Engine { identity: self.epoch.identity, payload: None, statements });
-            }
+            let to = self.target(&recipients)?;
+            self.send(to, Message::Engine { identity: self.epoch.identity, payload: None, statements });
         }
+        Ok(())
     }
 
-    fn target(&self, recipients: Recipients) -> Result<Target, String> {
+    fn target(&self, recipients: &Recipients) -> Result<Target, String> {
         let size = self.epoch.committee.members().len();
         let checked = |index: AuthorityIndex| {
             if index.as_usize() < size {
@@ -375,9 +455,9 @@ impl Replica {
         };
         Ok(match recipients {
             Recipients::All => self.members(),
-            Recipients::One(index) => Target::Keys(self.keys_of(std::iter::once(checked(index)?))),
+            Recipients::One(index) => Target::Keys(self.keys_of(std::iter::once(checked(*index)?))),
             Recipients::Some(list) => {
-                let list = list.into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
+                let list = list.iter().copied().map(checked).collect::<Result<Vec<_>, _>>()?;
                 Target::Keys(self.keys_of(list.into_iter()))
             }
         })

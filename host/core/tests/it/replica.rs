@@ -24,6 +24,7 @@ struct Script {
     told: Vec<Event>,
     recovered: Option<Recovered>,
     answers: VecDeque<Vec<Action>>,
+    records: VecDeque<Vec<engine::DurableRecord>>,
 }
 
 #[derive(Clone, Default)]
@@ -68,7 +69,8 @@ impl EngineInstance for Scripted {
         let mut script = self.0.lock().unwrap();
         script.told.extend(events);
         let release = script.answers.pop_front().unwrap_or_default();
-        Ok(Outcome { durable: Vec::new(), release })
+        let durable = script.records.pop_front().unwrap_or_default();
+        Ok(Outcome { durable, release })
     }
 
     fn judge(&mut self, _: &EngineCommittee, _: &[u8]) -> Result<Option<AuthorityIndex>, Fault> {
@@ -188,6 +190,44 @@ fn batches(step: &Step) -> Vec<Arc<HeldBatch>> {
         _ => None,
     });
     held.collect()
+}
+
+/// The fault that a step ended the engine with.
+fn fault(step: &Step) -> Option<&str> {
+    step.release.iter().find_map(|effect| match effect {
+        Effect::Event(moult_core::io::Event::EngineFault { fault, .. }) => Some(fault.as_str()),
+        _ => None,
+    })
+}
+
+#[test]
+fn an_engine_keeps_records_that_rise_and_not_too_many() {
+    let record = |id, bytes| engine::DurableRecord { id, body: vec![7; bytes], statements: Vec::new() };
+    let nudge = || Input::Peer { key: keys(1).public_key(), up: true, rtt_us: 0 };
+    let mut node = Node::new(|_| {});
+    let give = |node: &mut Node, records, actions| {
+        node.engine.0.lock().unwrap().records.push_back(records);
+        node.engine.will(actions);
+        node.give(nudge())
+    };
+    // What is truncated counts no more.
+    for round in 0..40 {
+        let (first, last) = (round * 16 + 1, round * 16 + 16);
+        let records = (first..=last).map(|id| record(id, 1 << 20)).collect();
+        let step = give(&mut node, records, vec![Action::Truncate(last)]);
+        assert_eq!(fault(&step), None);
+    }
+    for round in 40..56 {
+        let records = (round * 16 + 1..=round * 16 + 16).map(|id| record(id, 1 << 20)).collect();
+        assert_eq!(fault(&give(&mut node, records, Vec::new())), None);
+    }
+    let step = give(&mut node, vec![record(9_000, 1)], Vec::new());
+    assert!(fault(&step).is_some_and(|text| text.contains("bytes of records are kept")), "{step:?}");
+
+    let mut node = Node::new(|_| {});
+    assert_eq!(fault(&give(&mut node, vec![record(5, 1)], Vec::new())), None);
+    let step = give(&mut node, vec![record(5, 1)], Vec::new());
+    assert!(fault(&step).is_some_and(|text| text.contains("record 5 does not rise above 5")), "{step:?}");
 }
 
 #[test]

@@ -1,13 +1,15 @@
-//! The cache of machine code: trusted only as far as this node's key goes.
+//! G10: the cache of machine code, trusted only as far as this node's key goes. What does not
+//! verify is compiled anew, never loaded.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
+use moult_hostile::module;
 use moult_module::{HostConfig, Limits, ModuleHost};
 use moult_types::World;
 use tempfile::TempDir;
 
-use crate::common::{application, execute, module, worker};
+use crate::common::{application, execute, worker};
 
 fn host_at(folder: &Path, key: u8) -> ModuleHost {
     let cache_dir = Some(folder.join("code"));

@@ -1,0 +1,3 @@
+;; world: application
+;; Five memories.
+(memory $memory 1) (memory 1) (memory 1) (memory 1) (memory 1)

@@ -1,0 +1,3 @@
+;; world: application
+;; Comes up, and never says what it is.
+(func $describe (result i32) (loop (br 0)) (unreachable))

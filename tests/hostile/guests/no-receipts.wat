@@ -1,0 +1,3 @@
+;; world: application
+;; No receipt for a transaction.
+(func $execute (param i32 i32 i64 i64 i64 i32 i32) (result i32) (i32.const 0))

@@ -1,0 +1,2 @@
+;; world: approval
+;; Approves whatever it is.

@@ -1,0 +1,3 @@
+;; world: application
+;; A table of one entry too many.
+(table 20001 funcref)

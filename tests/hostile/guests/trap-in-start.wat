@@ -1,0 +1,4 @@
+;; world: application
+;; Traps before it is up.
+(func $begin (unreachable))
+(start $begin)
