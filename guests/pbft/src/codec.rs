@@ -46,6 +46,8 @@ pub enum Payload {
     Votes,
     /// Batches that wait at the sender and that the leader may not know of.
     Wanted(Batches),
+    /// A proposal that a quorum has committed, with its commits.
+    Decided(Proposal),
 }
 
 /// What the leader of `view` wants at `seq`.
@@ -168,11 +170,12 @@ pub fn encode(epoch: u64, payload: &Payload) -> Vec<u8> {
         Payload::Status(_) => 4,
         Payload::Votes => 5,
         Payload::Wanted(_) => 6,
+        Payload::Decided(_) => 7,
     };
     out.push(tag);
     put_u64(&mut out, epoch);
     match payload {
-        Payload::Proposal(p) => {
+        Payload::Proposal(p) | Payload::Decided(p) => {
             put_u64(&mut out, p.view);
             put_u64(&mut out, p.seq);
             put_batches(&mut out, &p.batches);
@@ -199,7 +202,7 @@ pub fn decode(epoch: u64, bytes: &[u8]) -> Option<Payload> {
         return None;
     }
     let payload = match tag {
-        1 => Payload::Proposal(Proposal { view: r.u64()?, seq: r.u64()?, batches: r.batches()? }),
+        1 => Payload::Proposal(r.proposal()?),
         2 => {
             let header = r.header()?;
             let bodies = r.bodies(header.claims.len())?;
@@ -215,6 +218,7 @@ pub fn decode(epoch: u64, bytes: &[u8]) -> Option<Payload> {
         }),
         5 => Payload::Votes,
         6 => Payload::Wanted(r.batches()?),
+        7 => Payload::Decided(r.proposal()?),
         _ => return None,
     };
     r.done().then_some(payload)
@@ -305,6 +309,10 @@ impl<'a> Reader<'a> {
     pub(crate) fn count(&mut self, each: usize) -> Option<usize> {
         let count = usize::try_from(u32::from_be_bytes(self.array()?)).ok()?;
         (count.checked_mul(each)? <= self.rest.len()).then_some(count)
+    }
+
+    fn proposal(&mut self) -> Option<Proposal> {
+        Some(Proposal { view: self.u64()?, seq: self.u64()?, batches: self.batches()? })
     }
 
     pub(crate) fn batches(&mut self) -> Option<Batches> {

@@ -2,7 +2,7 @@
 
 use moult_sdk::{AuthorityIndex, Digest, NowMs, Stake, Statement};
 
-use crate::codec::{Batches, PREPARE, slot};
+use crate::codec::{Batches, COMMIT, PREPARE, slot};
 
 /// One sequence number.
 ///
@@ -54,6 +54,8 @@ pub(crate) struct Committed {
     pub(crate) view: u64,
     pub(crate) digest: Digest,
     pub(crate) batches: Batches,
+    /// Commits of quorum stake.
+    pub(crate) commits: Vec<Statement>,
 }
 
 /// One vote an author; the first one stands, since a second is no honest author's.
@@ -93,6 +95,12 @@ impl Entry {
     /// The digest that votes count for.
     pub(crate) fn digest(&self) -> Option<Digest> {
         self.accepted.as_ref().map(|a| a.digest)
+    }
+
+    /// The commits of this view.
+    pub(crate) fn commit_statements(&self, view: u64, seq: u64, digest: Digest) -> Vec<Statement> {
+        let slot = slot(COMMIT, view, seq);
+        self.commits.authors(digest).map(|author| Statement { author, slot, digest }).collect()
     }
 
     /// The statements of the certificate of this view: the pre-prepare and all prepares.

@@ -231,8 +231,38 @@ impl<R: Rotation> Replica<R> {
             && entry.committed.is_none()
             && entry.commits.stake >= enough
         {
-            entry.committed = Some(Committed { view, digest, batches: Arc::clone(&accepted.batches) });
+            let (batches, commits) =
+                (Arc::clone(&accepted.batches), entry.commit_statements(view, seq, digest));
+            entry.committed = Some(Committed { view, digest, batches, commits });
         }
+    }
+
+    /// Upon a proposal with the commits of a quorum: decided, whatever view this node is in.
+    /// It may have given up a view that the others stay in, with the help of one that has
+    /// fallen silent since; then only this brings it to where they are.
+    pub(crate) fn on_decided(&mut self, proposal: Proposal, message: &Message) {
+        let Proposal { view, seq, batches } = proposal;
+        let digest = proposal_digest(&batches);
+        if seq <= self.executed || !self.is_in_window(seq) || self.contradicts(seq, digest) {
+            return;
+        }
+        let mut commits: Vec<Statement> = message.statements.clone();
+        commits.retain(|s| s.slot == slot(COMMIT, view, seq) && s.digest == digest);
+        commits.sort_unstable();
+        commits.dedup();
+        let stakes = commits.iter().map(|s| self.committee.stake(s.author));
+        let stake = stakes.fold(0, |sum: moult_sdk::Stake, stake| sum.saturating_add(stake));
+        if stake < self.config.certificate_stake(self.committee.quorum) {
+            return;
+        }
+        let missing: Vec<Digest> = batches.iter().filter(|b| !self.pool.holds(b)).copied().collect();
+        if !missing.is_empty() {
+            let likely_holder = Some(message.sender);
+            self.out.release.push(Action::Fetch { batches: missing, likely_holder });
+        }
+        let authorities = self.committee.stakes.len();
+        let entry = self.entries.entry(seq).or_insert_with(|| Entry::new(authorities));
+        entry.committed.get_or_insert(Committed { view, digest, batches, commits });
     }
 
     /// Commits in order what is committed and held.

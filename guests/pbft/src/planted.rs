@@ -163,7 +163,8 @@ impl Broken {
                 && entry.committed.is_none()
             {
                 let batches = accepted.batches.clone();
-                entry.committed = Some(Committed { view, digest: accepted.digest, batches });
+                entry.committed =
+                    Some(Committed { view, digest: accepted.digest, batches, commits: Vec::new() });
             }
         }
         let more = self.inner.finish();

@@ -241,6 +241,7 @@ impl<R: Rotation> Replica<R> {
             Payload::Status(status) => self.on_status(message.sender, status),
             Payload::Votes => message.statements.into_iter().for_each(|s| self.on_statement(s)),
             Payload::Wanted(batches) => self.on_wanted(message.sender, &batches),
+            Payload::Decided(proposal) => self.on_decided(proposal, &message),
         }
     }
 

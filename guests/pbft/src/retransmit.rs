@@ -1,11 +1,13 @@
 //! What keeps a replica going over links that lose messages: timers, sending again, and
 //! telling others what is missing here.
 
+use std::sync::Arc;
+
 use moult_sdk::engine::{Action, Choice, Envelope, Recipients};
 use moult_sdk::{AuthorityIndex, Digest, NowMs, Statement};
 
 use crate::codec::{COMMIT, PREPARE, Payload, Proposal, Status, encode, slot};
-use crate::log::Entry;
+use crate::log::{Committed, Entry};
 use crate::replica::Replica;
 use crate::rotation::Rotation;
 
@@ -201,7 +203,9 @@ impl<R: Rotation> Replica<R> {
         let has_my_view = status.installed == self.installed || lacks_view;
         let from = status.executed.max(self.stable.seq).saturating_add(1);
         let lacks_entries = has_my_view && self.entries.range(from..).next().is_some();
-        if !(lacks_view || lacks_checkpoint || lacks_change || lacks_entries) || !self.may_reply(sender) {
+        let lacks_decisions = !has_my_view && status.executed < self.executed;
+        let lacks = lacks_view || lacks_checkpoint || lacks_change || lacks_entries || lacks_decisions;
+        if !lacks || !self.may_reply(sender) {
             return;
         }
         let to = || Recipients::One(sender);
@@ -217,6 +221,9 @@ impl<R: Rotation> Replica<R> {
             self.send_change(to());
             self.change_sent_at = sent_at;
         }
+        if lacks_decisions {
+            self.send_decisions(status.executed.saturating_add(1), sender);
+        }
         if has_my_view {
             let entries = self.entries.range(from..).filter(|(_, e)| e.accepted.is_some());
             for seq in entries.map(|(seq, _)| *seq).take(RESENT_MAX).collect::<Vec<_>>() {
@@ -227,6 +234,17 @@ impl<R: Rotation> Replica<R> {
                     entry.sent_at = sent_at;
                 }
             }
+        }
+    }
+
+    fn send_decisions(&mut self, from: u64, to: AuthorityIndex) {
+        let decided = self.entries.range(from..=self.executed).filter_map(|(seq, e)| {
+            let Committed { view, batches, commits, .. } = e.committed.as_ref()?;
+            let proposal = Proposal { view: *view, seq: *seq, batches: Arc::clone(batches) };
+            Some((proposal, commits.clone()))
+        });
+        for (proposal, commits) in decided.take(RESENT_MAX).collect::<Vec<_>>() {
+            self.dispatch(Recipients::One(to), &Payload::Decided(proposal), &commits);
         }
     }
 

@@ -45,8 +45,10 @@ fn payload() -> impl Strategy<Value = Payload> {
     let status = any::<[u64; 5]>().prop_map(|[view, installed, stable, executed, high]| {
         Payload::Status(Status { view, installed, stable, executed, high })
     });
+    let decided = (any::<u64>(), any::<u64>(), digests(9))
+        .prop_map(|(view, seq, batches)| Payload::Decided(Proposal { view, seq, batches }));
     let wanted = digests(9).prop_map(Payload::Wanted);
-    prop_oneof![proposal, change, new_view, status, Just(Payload::Votes), wanted]
+    prop_oneof![proposal, change, new_view, status, Just(Payload::Votes), wanted, decided]
 }
 
 proptest! {
