@@ -90,7 +90,10 @@ fn an_engine_that_turns_hostile_in_office_stalls_its_epoch_and_ends_no_node() {
     cluster.launch(1);
     cluster.wait_for_answer(1);
     assert_eq!(cluster.client(1).status().expect("it answers").epoch, 1);
-    assert_eq!(cluster.client(1).read_local("kept").expect("it answers"), Some(b"safe".to_vec()));
+    let kept = until("node 1 has its application again", LONG, || {
+        cluster.client(1).read_local("kept").map_err(|e| e.to_string())
+    });
+    assert_eq!(kept, Some(b"safe".to_vec()));
     assert_one_chain(&cluster, &ALL);
     cluster.assert_no_panic();
     for index in ALL {

@@ -30,6 +30,7 @@ fn damaged_modules_do_no_harm() {
 #[test]
 fn generated_modules_do_no_harm() {
     let total = run(Kind::Generated, 0..150);
-    assert!(total.of("came up") >= 10 && total.of("call") >= 50, "{total}");
-    assert!(total.of("call: trap") > 0 && total.of("refused") > 0, "{total}");
+    // They are compiled, instantiated and called once: to `describe`, which arbitrary code
+    // does not answer as the contract wants it.
+    assert!(total.of("refused: the contract") >= 50 && total.of("refused: resources") >= 10, "{total}");
 }
