@@ -54,10 +54,11 @@
 //! Upon the retransmission timer, which runs while there is work:
 //! - send the open proposals or votes again, ask again for missing batches, name to the
 //!   leader what waits here, and tell all what this replica has; who hears that sends what
-//!   is missing.
+//!   is missing: to a replica of another view, what is decided, with the commits of a quorum.
 //!
-//! Upon `final(k)` above the last commit:
-//! - go on from k: the host has brought the blocks.
+//! Upon `final(k)`:
+//! - propose none of the batches that it names; if k is above the last commit, go on from
+//!   k: the host has brought the blocks.
 //!
 //! # Deviations from the paper
 //!
@@ -76,7 +77,9 @@
 //! - *A leader that gives up its own view is followed at once*, to the next view only. It
 //!   could stall its view anyway.
 //! - *While it changes view a replica still learns* what others commit in the view that
-//!   it left. It votes for nothing, and keeps no certificate of it.
+//!   it left, also from a quorum's commits of any view. It votes for nothing, and keeps no
+//!   certificate of it. (Otherwise a replica that changes view alone stays behind for good
+//!   where a faulty one helped the others on and then fell silent.)
 //! - *The timeout of a view change starts with quorum stake at or above the view*, so that
 //!   replicas at different views meet again.
 //!
