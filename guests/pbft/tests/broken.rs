@@ -20,14 +20,14 @@ impl Factory for With {
 /// Each bug with a scenario or a probe that catches it, and the property that it breaks.
 const CAUGHT: [(&str, &str, Check); 16] = [
     ("quorum-minus-one", "follower-of-an-old-leader", Check::Agreement),
-    ("lose-prepared", "restart-storm", Check::Agreement),
+    ("lose-prepared", "restart-storm", Check::Repeat),
     ("no-records", "committed-on-one-then-blackout", Check::DoubleSign),
     ("commit-on-prepare", "restart-storm", Check::Agreement),
     ("commit-unheld", "batches-late", Check::Untold),
     ("follow-two", "twins-and-crashes", Check::DoubleSign),
     ("renumber-commits", "rolling-restarts", Check::BelowFinal),
-    ("ignore-final", "lagging-replica", Check::BelowFinal),
-    ("assume-final", "alone-and-crashing", Check::Twice),
+    ("ignore-final", "lagging-replica", Check::Expectation),
+    ("assume-final", "alone-and-crashing", Check::Liveness),
     ("split-blocks", "calm-unequal-stakes", Check::Agreement),
     ("no-retransmission", "batches-at-one-node", Check::Expectation),
     ("no-view-change", "leader-crashes", Check::Expectation),
@@ -61,7 +61,8 @@ fn every_bug_is_caught_by_name() {
 fn seeds_catch_the_unsafe_ones_too() {
     for (bug, checks) in [
         ("quorum-minus-one", &[Check::Agreement, Check::Repeat][..]),
-        ("lose-prepared", &[Check::Agreement, Check::Repeat]),
+        // What is lost is proposed once more.
+        ("lose-prepared", &[Check::Agreement, Check::Repeat, Check::Twice]),
         ("no-records", &[Check::DoubleSign]),
         // Nodes that left the others mostly get stuck first.
         ("commit-on-prepare", &[Check::Agreement, Check::Repeat, Check::Liveness]),

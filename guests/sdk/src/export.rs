@@ -3,7 +3,7 @@
 //! Call one of them once, in the root of a `cdylib` crate with a feature `component` that
 //! turns on `moult-sdk/component`:
 //!
-//! ```ignore
+//! ```text
 //! #[cfg(all(target_arch = "wasm32", feature = "component"))]
 //! moult_sdk::export_engine!(MyEngine);
 //! ```
