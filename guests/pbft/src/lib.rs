@@ -54,7 +54,7 @@
 //! Upon the retransmission timer, which runs while there is work:
 //! - send the open proposals or votes again, ask again for missing batches, name to the
 //!   leader what waits here, and tell all what this replica has; who hears that sends what
-//!   is missing: to a replica of another view, what is decided, with the commits of a quorum.
+//!   is missing: what is decided with the commits of a quorum, whatever view it is in.
 //!
 //! Upon `final(k)`:
 //! - propose none of the batches that it names; if k is above the last commit, go on from

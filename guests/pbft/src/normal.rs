@@ -238,7 +238,7 @@ impl<R: Rotation> Replica<R> {
     }
 
     /// Upon a proposal with the commits of a quorum: decided, whatever view this node is in.
-    /// It may have given up a view that the others stay in, with the help of one that has
+    /// It may have given up a view in which the others went on, with the help of one that has
     /// fallen silent since; then only this brings it to where they are.
     pub(crate) fn on_decided(&mut self, proposal: Proposal, message: &Message) {
         let Proposal { view, seq, batches } = proposal;
@@ -246,8 +246,8 @@ impl<R: Rotation> Replica<R> {
         if seq <= self.executed || !self.is_in_window(seq) || self.contradicts(seq, digest) {
             return;
         }
-        let mut commits: Vec<Statement> = message.statements.clone();
-        commits.retain(|s| s.slot == slot(COMMIT, view, seq) && s.digest == digest);
+        let is_commit = |s: &&Statement| s.slot == slot(COMMIT, view, seq) && s.digest == digest;
+        let mut commits: Vec<Statement> = message.statements.iter().filter(is_commit).copied().collect();
         commits.sort_unstable();
         commits.dedup();
         let stakes = commits.iter().map(|s| self.committee.stake(s.author));

@@ -202,9 +202,11 @@ impl<R: Rotation> Replica<R> {
         let lacks_change = self.is_changing() && status.view <= self.view;
         let has_my_view = status.installed == self.installed || lacks_view;
         let from = status.executed.max(self.stable.seq).saturating_add(1);
-        let lacks_entries = has_my_view && self.entries.range(from..).next().is_some();
-        let lacks_decisions = !has_my_view && status.executed < self.executed;
-        let lacks = lacks_view || lacks_checkpoint || lacks_change || lacks_entries || lacks_decisions;
+        // What is decided helps in any view, and whether or not the votes of others still come.
+        let helps = |e: &Entry| e.committed.is_some() || (has_my_view && e.accepted.is_some());
+        let entries = self.entries.range(from..).filter(|(_, e)| helps(e));
+        let entries: Vec<u64> = entries.map(|(seq, _)| *seq).take(RESENT_MAX).collect();
+        let lacks = lacks_view || lacks_checkpoint || lacks_change || !entries.is_empty();
         if !lacks || !self.may_reply(sender) {
             return;
         }
@@ -221,30 +223,24 @@ impl<R: Rotation> Replica<R> {
             self.send_change(to());
             self.change_sent_at = sent_at;
         }
-        if lacks_decisions {
-            self.send_decisions(status.executed.saturating_add(1), sender);
-        }
-        if has_my_view {
-            let entries = self.entries.range(from..).filter(|(_, e)| e.accepted.is_some());
-            for seq in entries.map(|(seq, _)| *seq).take(RESENT_MAX).collect::<Vec<_>>() {
-                // Only sending to all counts as sending again.
-                let sent_at = self.entries.get(&seq).map_or(0, |e| e.sent_at);
-                self.resend(seq, to());
-                if let Some(entry) = self.entries.get_mut(&seq) {
-                    entry.sent_at = sent_at;
-                }
-            }
+        for seq in entries {
+            self.send_entry(seq, sender);
         }
     }
 
-    fn send_decisions(&mut self, from: u64, to: AuthorityIndex) {
-        let decided = self.entries.range(from..=self.executed).filter_map(|(seq, e)| {
-            let Committed { view, batches, commits, .. } = e.committed.as_ref()?;
-            let proposal = Proposal { view: *view, seq: *seq, batches: Arc::clone(batches) };
-            Some((proposal, commits.clone()))
-        });
-        for (proposal, commits) in decided.take(RESENT_MAX).collect::<Vec<_>>() {
-            self.dispatch(Recipients::One(to), &Payload::Decided(proposal), &commits);
+    /// What is decided with its commits; else the proposal of this view with own votes.
+    fn send_entry(&mut self, seq: u64, to: AuthorityIndex) {
+        let Some(entry) = self.entries.get(&seq) else { return };
+        if let Some(Committed { view, batches, commits, .. }) = &entry.committed {
+            let (batches, commits) = (Arc::clone(batches), commits.clone());
+            let decided = Payload::Decided(Proposal { view: *view, seq, batches });
+            return self.dispatch(Recipients::One(to), &decided, &commits);
+        }
+        // Only sending to all counts as sending again.
+        let sent_at = entry.sent_at;
+        self.resend(seq, Recipients::One(to));
+        if let Some(entry) = self.entries.get_mut(&seq) {
+            entry.sent_at = sent_at;
         }
     }
 

@@ -153,7 +153,7 @@ impl Plan {
     /// committee tolerates: equal stakes, and no change of members.
     pub fn with_hostile(node: usize, replace: Replace) -> Self {
         Self {
-            faults_ms: 4_000,
+            faults_ms: 8_000,
             others_max: 0,
             change_kinds: vec!["engine", "application"],
             byzantine_per_mille: 0,

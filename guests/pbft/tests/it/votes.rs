@@ -1,9 +1,11 @@
 //! The normal case, vote by vote.
 
-use moult_pbft::codec::{COMMIT, PREPARE, proposal_digest, slot};
+use std::sync::Arc;
+
+use moult_pbft::codec::{COMMIT, PREPARE, Payload, Proposal, Status, proposal_digest, slot};
 use moult_sdk::engine::{Action, Event, Outcome};
 
-use crate::bench::{Bench, digest, votes};
+use crate::bench::{Bench, digest, said, sent, votes};
 
 fn commits(outcome: &Outcome) -> Vec<u64> {
     let commit = |action: &Action| match action {
@@ -92,6 +94,46 @@ fn a_refused_vote_counts_for_nothing() {
     assert_eq!(commits(&bench.vote(0, slot(COMMIT, 0, 1), about)), [1]);
 }
 
+/// Replica 1 of four has committed sequence number 1 with 0 and 2; replica 3 gave the view up.
+#[test]
+fn who_changes_view_alone_is_told_what_is_decided() {
+    let mut ahead = Bench::new(1);
+    let about = proposal_digest(&[digest(1)]);
+    ahead.hold(&[digest(1)]);
+    ahead.propose(0, 1, &[digest(1)]);
+    for (kind, author) in [(PREPARE, 2), (COMMIT, 0), (COMMIT, 2)] {
+        ahead.vote(author, slot(kind, 0, 1), about);
+    }
+    // Wherever the other one was before: in the same view, or in none that is known here.
+    for installed in [0, 7] {
+        ahead.now += 1_000;
+        let status = Status { view: 8, installed, stable: 0, executed: 0, high: 0 };
+        let told = sent(&ahead.hear(3, &Payload::Status(status), Vec::new()));
+        let decided = Payload::Decided(Proposal { view: 0, seq: 1, batches: Arc::from([digest(1)]) });
+        assert!(told.iter().any(|(payload, _)| *payload == decided), "{installed}: {told:?}");
+    }
+}
+
+#[test]
+fn commits_of_a_quorum_decide_whatever_view_a_replica_is_in() {
+    let mut behind = Bench::new(3);
+    behind.time_out();
+    let (batches, about) = (Arc::from([digest(1)]), proposal_digest(&[digest(1)]));
+    let decided = Payload::Decided(Proposal { view: 0, seq: 1, batches });
+    let commit = |author| said(author, slot(COMMIT, 0, 1), about);
+    let elsewhere = said(2, slot(COMMIT, 1, 1), about);
+    for few in [vec![], vec![commit(0), commit(1), commit(1)], vec![commit(0), commit(1), elsewhere]] {
+        assert_eq!(behind.hear(1, &decided, few).release, [], "not of a quorum");
+    }
+    let outcome = behind.hear(1, &decided, vec![commit(0), commit(1), commit(2)]);
+    assert!(commits(&outcome).is_empty(), "its batch is not held");
+    assert!(
+        outcome.release.iter().any(|a| matches!(a, Action::Fetch { batches, .. } if *batches == [digest(1)]))
+    );
+    let outcome = behind.hold(&[digest(1)]);
+    assert_eq!((commits(&outcome), votes(&outcome).len()), (vec![1], 0));
+}
+
 #[test]
 fn finality_carries_a_replica_over_what_it_missed() {
     let mut bench = Bench::new(3);
@@ -115,8 +157,8 @@ impl Bench {
     fn engine_commits(&mut self) -> u64 {
         let outcome =
             self.step(vec![Event::Peer { peer: moult_sdk::AuthorityIndex(0), up: true, rtt_us: 0 }]);
-        let status = crate::bench::sent(&outcome).into_iter().find_map(|(payload, _)| match payload {
-            moult_pbft::codec::Payload::Status(status) => Some(status.executed),
+        let status = sent(&outcome).into_iter().find_map(|(payload, _)| match payload {
+            Payload::Status(status) => Some(status.executed),
             _ => None,
         });
         status.unwrap_or(0)
