@@ -90,9 +90,7 @@ fn assert_certified(block: &Block, epoch: &Epoch) {
 }
 
 fn assert_no_fork(cluster: &Cluster, index: usize) {
-    let metrics = cluster.client(index).metrics().expect("metrics");
-    let line = metrics.lines().find(|line| line.starts_with("fork_detected_total"));
-    assert_eq!(line, Some("fork_detected_total 0"), "node {index}");
+    assert_eq!(cluster.client(index).number("fork_detected_total"), Ok(0), "node {index}");
 }
 
 /// Waits until the given nodes have executed the same blocks with the same state.

@@ -20,7 +20,7 @@ impl Factory for With {
 /// Each bug with a scenario or a probe that catches it, and the property that it breaks.
 const CAUGHT: [(&str, &str, Check); 16] = [
     ("quorum-minus-one", "follower-of-an-old-leader", Check::Agreement),
-    ("lose-prepared", "restart-storm", Check::Repeat),
+    ("lose-prepared", "restart-storm", Check::Agreement),
     ("no-records", "committed-on-one-then-blackout", Check::DoubleSign),
     ("commit-on-prepare", "restart-storm", Check::Agreement),
     ("commit-unheld", "batches-late", Check::Untold),

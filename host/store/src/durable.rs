@@ -31,12 +31,13 @@ pub struct DurableLog {
     updates: Vec<GuardUpdate>,
     /// What was written into the store since the last group, encoded.
     writes: Vec<u8>,
+    times_anew: u64,
 }
 
 impl DurableLog {
     /// Joins the two.
     pub fn new(store: StoreWriter, guard: Option<GuardFile>) -> Self {
-        Self { store, guard, updates: Vec::new(), writes: Vec::new() }
+        Self { store, guard, updates: Vec::new(), writes: Vec::new(), times_anew: 0 }
     }
 
     fn commit_group(&mut self) -> Result<(), StoreError> {
@@ -54,6 +55,7 @@ impl DurableLog {
             self.store.note_guard(&GuardNote::ToBeWritten { sequence, updates });
             self.store.commit(true)?;
             guard.begin_anew()?;
+            self.times_anew += 1;
             self.writes.clear();
         }
         self.updates.clear();
@@ -85,5 +87,9 @@ impl Sink for DurableLog {
             return Ok(());
         }
         self.commit_group()
+    }
+
+    fn times_anew(&self) -> u64 {
+        self.times_anew
     }
 }

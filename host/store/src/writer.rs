@@ -36,6 +36,11 @@ pub trait Sink: Send {
     /// # Errors
     /// The process must end.
     fn commit(&mut self, durable: bool) -> Result<(), StoreError>;
+
+    /// How often the log was full and began anew; a sink without such a log never does.
+    fn times_anew(&self) -> u64 {
+        0
+    }
 }
 
 /// The writer has ended: it was stopped, or a write failed.
@@ -57,6 +62,8 @@ pub struct WriterStats {
     pub groups: AtomicU64,
     /// Groups that were synced.
     pub syncs: AtomicU64,
+    /// How often the log was full and began anew.
+    pub times_anew: AtomicU64,
     /// Microseconds in commits with a sync, all together.
     pub sync_us: AtomicU64,
     /// Syncs by duration: bucket `i` counts those of less than 2^i microseconds (and not
@@ -196,6 +203,7 @@ fn write_group<T>(
         let began = Instant::now();
         sink.commit(durable)?;
         stats.groups.fetch_add(1, Ordering::Relaxed);
+        stats.times_anew.store(sink.times_anew(), Ordering::Relaxed);
         if durable {
             stats.synced(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
         }

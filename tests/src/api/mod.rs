@@ -213,6 +213,16 @@ impl Api {
         self.call("GET", "/metrics", &[], b"").map(|answer| answer.text())
     }
 
+    /// A counter or gauge without labels, by its name in the metrics.
+    ///
+    /// # Errors
+    /// What went wrong, in words: no answer, or no such number.
+    pub fn number(&mut self, name: &str) -> Result<u64, String> {
+        let text = self.metrics().map_err(|e| e.to_string())?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).ok_or_else(|| format!("no number {name} in the metrics"))
+    }
+
     /// JSON from a path.
     ///
     /// # Errors

@@ -16,11 +16,7 @@ fn one_key_on_two_live_nodes_is_alarmed_and_harms_nobody() {
         .expect("copied");
     cluster.launch(4);
     let alarms = until("an alarm", LONG, || {
-        let count = |index: usize| -> Result<u64, String> {
-            let text = cluster.client(index).metrics().map_err(|e| e.to_string())?;
-            let line = text.lines().find_map(|line| line.strip_prefix("duplicate_identities_total "));
-            line.and_then(|value| value.parse().ok()).ok_or_else(|| format!("node {index} counts nothing"))
-        };
+        let count = |index: usize| cluster.client(index).number("duplicate_identities_total");
         let counts = [count(1)?, count(2)?, count(3)?];
         if counts.iter().any(|count| *count > 0) { Ok(counts) } else { Err(format!("{counts:?}")) }
     });

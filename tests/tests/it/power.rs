@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use moult_tests::api::Caller;
@@ -14,8 +14,7 @@ use moult_tests::rng::Rng;
 use moult_tests::wait::{LONG, until};
 
 const ALL: [usize; 4] = [0, 1, 2, 3];
-/// Beyond what the guard's log of a node takes (4 MiB) before it begins anew.
-const MANY: usize = 100;
+/// Large, so that the logs of the guards (4 MiB and more) begin anew within seconds.
 const VALUE_BYTES: usize = 64 << 10;
 
 #[test]
@@ -44,11 +43,12 @@ fn power_is_lost_after_the_guards_log_began_anew() {
     let mut written = BTreeMap::new();
     for round in 0..2 {
         let writers: Vec<_> = ALL.iter().map(|&node| Writer::start(&cluster, node, round)).collect();
-        let goal = MANY / ALL.len();
-        until("large values are written", LONG, || {
-            let counts: Vec<usize> = writers.iter().map(Writer::count).collect();
-            if counts.iter().sum::<usize>() >= goal * ALL.len() { Ok(()) } else { Err(format!("{counts:?}")) }
-        });
+        for node in ALL {
+            until("the guard's log begins anew", LONG, || {
+                let times = cluster.client(node).number("log_begun_anew_total")?;
+                if times > 0 { Ok(()) } else { Err(format!("node {node}")) }
+            });
+        }
         let losses = seen.lose_power(&mut cluster);
         for (node, loss) in losses.iter().enumerate() {
             assert!(times_anew(loss) > 0, "the log of node {node} did not begin anew");
@@ -133,7 +133,8 @@ impl Seen {
             of_all(|loss| loss.syncs.len() as u64),
             of_all(times_anew),
         );
-        assert!(database.iter().all(|bytes| *bytes > 0), "nothing was lost: nothing is shown");
+        // One of them may just have synced.
+        assert!(database.iter().any(|bytes| *bytes > 0), "nothing was lost: nothing is shown");
         assert!(losses.iter().all(|loss| !loss.syncs.is_empty()), "nothing was synced");
         losses
     }
@@ -157,14 +158,13 @@ impl Seen {
 /// Writes large values at one node until the node is gone or it is stopped.
 struct Writer {
     stop: Arc<AtomicBool>,
-    count: Arc<AtomicUsize>,
     thread: JoinHandle<Vec<(String, u64)>>,
 }
 
 impl Writer {
     fn start(cluster: &Cluster, node: usize, round: u64) -> Self {
-        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::default());
-        let (stopped, counted) = (stop.clone(), Arc::<AtomicUsize>::clone(&count));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
         let mut client = cluster.client(node);
         let thread = std::thread::spawn(move || {
             let (mut written, name) = (Vec::new(), format!("large-{round}-{node}"));
@@ -179,15 +179,10 @@ impl Writer {
                     Err(failure) if failure.status().is_some() => {}
                     Err(_) => break,
                 }
-                counted.store(written.len(), Ordering::Relaxed);
             }
             written
         });
-        Self { stop, count, thread }
-    }
-
-    fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        Self { stop, thread }
     }
 
     /// What was acknowledged: keys, and seeds of values.

@@ -12,9 +12,8 @@ const BYTES: usize = 2 * LANES;
 /// "A new paradigm for collision-free hashing", 1997; the parameters are those of Lewi et
 /// al., "Securing update propagation with homomorphic hashing", 2019). Each pair is hashed
 /// by BLAKE3, the hash is expanded by ChaCha20 (RFC 8439, as its key; nonce and counter from
-/// zero) into 1,024 lanes of 16 bits, and the lanes are summed. ChaCha20 takes half the time
-/// that BLAKE3's own long output does. It shows that two maps are equal; it gives no proof for
-/// a single key.
+/// zero) into 1,024 lanes of 16 bits, and the lanes are summed. It shows that two maps are
+/// equal; it gives no proof for a single key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StateAccumulator(Box<[u16; LANES]>);
 

@@ -63,6 +63,7 @@ struct CacheNumbers {
 struct LogNumbers {
     steps: u64,
     groups: u64,
+    times_anew: u64,
     syncs: Syncs,
 }
 
@@ -227,6 +228,7 @@ impl Snapshot {
         counter(r, "log_steps", "Steps of the replica made durable", self.log.steps);
         counter(r, "log_groups", "Groups of steps written together", self.log.groups);
         counter(r, "log_syncs", "Groups that were synced", self.log.syncs.count);
+        counter(r, "log_begun_anew", "Times that the log was full and began anew", self.log.times_anew);
         r.register("log_sync_duration_seconds", "Time of a write with its sync", self.log.syncs);
     }
 
@@ -309,7 +311,12 @@ impl CacheNumbers {
 
 impl LogNumbers {
     fn of(stats: &WriterStats) -> Self {
-        Self { steps: load(&stats.steps), groups: load(&stats.groups), syncs: Syncs::of(stats) }
+        Self {
+            steps: load(&stats.steps),
+            groups: load(&stats.groups),
+            times_anew: load(&stats.times_anew),
+            syncs: Syncs::of(stats),
+        }
     }
 }
 
