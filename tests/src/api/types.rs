@@ -85,6 +85,7 @@ pub struct Epoch {
     pub committee: Vec<Value>,
     pub stake: u64,
     pub quorum: u64,
+    pub fault_model: String,
     pub modules: Value,
     pub state_root: Option<String>,
 }

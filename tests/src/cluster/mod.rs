@@ -2,6 +2,7 @@
 
 mod ports;
 mod setup;
+mod wires;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::process::{Folder, Process};
 use crate::wait::{LONG, until};
 
 pub use setup::Setup;
+use wires::Wires;
 
 /// A node: its files, and its process while it runs.
 #[derive(Debug)]
@@ -26,8 +28,10 @@ pub struct Node {
     pub api: SocketAddr,
     /// Its gRPC interface.
     pub grpc: SocketAddr,
-    /// Where peers reach it.
+    /// Where it listens for peers.
     pub p2p: SocketAddr,
+    /// Where peers reach it.
+    pub address: SocketAddr,
     /// As `moult init` wrote it.
     pub identity: Value,
     token: String,
@@ -79,6 +83,7 @@ impl Node {
 pub struct Cluster {
     nodes: Vec<Node>,
     is_watched: bool,
+    wires: Option<Wires>,
     folder: Folder,
     /// One cluster at a time on a machine.
     _turn: ports::Turn,
@@ -197,6 +202,39 @@ impl Cluster {
         self.nodes[index].process.as_ref().expect("it runs").resume();
     }
 
+    /// Nothing passes between the given nodes and all others, in neither direction.
+    ///
+    /// # Panics
+    /// The cluster was set up without [`Setup::wired`].
+    pub fn part(&self, side: &[usize]) {
+        for other in (0..self.len()).filter(|other| !side.contains(other)) {
+            for &node in side {
+                self.wires().cut(node, other);
+                self.wires().cut(other, node);
+            }
+        }
+    }
+
+    /// A node hears nobody any more, and is heard by all.
+    ///
+    /// # Panics
+    /// As [`Cluster::part`].
+    pub fn deafen(&self, node: usize) {
+        (0..self.len()).for_each(|other| self.wires().cut(other, node));
+    }
+
+    /// All nodes reach each other again.
+    ///
+    /// # Panics
+    /// As [`Cluster::part`].
+    pub fn heal(&self) {
+        self.wires().heal();
+    }
+
+    fn wires(&self) -> &Wires {
+        self.wires.as_ref().expect("the cluster is wired")
+    }
+
     /// SIGTERM, and how the process ended.
     pub fn stop(&mut self, index: usize, limit: Duration) -> ExitStatus {
         let process = self.process(index);
@@ -266,8 +304,13 @@ impl Cluster {
 
     /// The node that leads, as the first node sees it that knows one.
     pub fn leader(&self) -> usize {
+        self.leader_among(&self.running())
+    }
+
+    /// The node that leads, as the first of the given nodes sees it that knows one.
+    pub fn leader_among(&self, nodes: &[usize]) -> usize {
         until("there is a leader", LONG, || {
-            let statuses = self.running().into_iter().filter_map(|i| self.client(i).status().ok());
+            let statuses = nodes.iter().filter_map(|&i| self.client(i).status().ok());
             let place = statuses.filter_map(|s| s.leader).next().ok_or("no node knows a leader")?;
             self.at_place(place).ok_or_else(|| format!("no node has place {place}"))
         })

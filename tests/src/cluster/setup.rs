@@ -1,11 +1,13 @@
 //! From nothing to a running cluster, as operators do it: `moult init` for each node,
 //! `moult genesis build` once, the file copied to all, `moult node` for each.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::ports::{Ports, Turn};
+use super::wires::Wires;
 use super::{Cluster, Node};
 use crate::process::Folder;
 use crate::program::run_ok;
@@ -19,6 +21,7 @@ pub struct Setup {
     stakes: Vec<u64>,
     genesis: Vec<String>,
     limits: Value,
+    is_wired: bool,
 }
 
 impl Setup {
@@ -26,7 +29,7 @@ impl Setup {
     pub fn new(members: usize) -> Self {
         // A short way from decision to barrier: idle clusters tick slowly.
         let limits = json!({ "window_blocks": 8, "barrier_distance_blocks": 8 });
-        Self { members, spares: 0, stakes: vec![1; members], genesis: Vec::new(), limits }
+        Self { members, spares: 0, stakes: vec![1; members], genesis: Vec::new(), limits, is_wired: false }
     }
 
     /// Nodes outside the first committee, known to all as observers; not started.
@@ -47,6 +50,13 @@ impl Setup {
     #[must_use]
     pub fn genesis(mut self, options: &[&str]) -> Self {
         self.genesis.extend(options.iter().map(ToString::to_string));
+        self
+    }
+
+    /// With links that can be cut.
+    #[must_use]
+    pub fn wired(mut self) -> Self {
+        self.is_wired = true;
         self
     }
 
@@ -77,12 +87,13 @@ impl Setup {
         let nodes: Vec<Node> = (0..self.members + self.spares)
             .map(|i| {
                 let stake = self.stakes.get(i).copied().unwrap_or(1);
-                init(&folder.path().join(format!("node{i}")), &ports, stake)
+                let relay = self.is_wired.then(|| ports.free());
+                init(&folder.path().join(format!("node{i}")), &ports, stake, relay)
             })
             .collect();
         self.build_genesis(folder.path(), &nodes[..self.members]);
         let known: Vec<(String, String)> =
-            nodes.iter().map(|n| (n.key().to_owned(), n.p2p.to_string())).collect();
+            nodes.iter().map(|n| (n.key().to_owned(), n.address.to_string())).collect();
         for (i, node) in nodes.iter().enumerate() {
             std::fs::copy(folder.path().join("genesis.json"), node.dir.join("genesis.json")).expect("copied");
             // Members of one epoch are observers of another: each node may always connect.
@@ -90,7 +101,11 @@ impl Setup {
                 edit(&node.config(), |config| add_observers(config, &known, i));
             }
         }
-        Cluster { nodes, is_watched: false, folder, _turn: turn }
+        let wires = self.is_wired.then(|| {
+            let addresses = |of: fn(&Node) -> SocketAddr| nodes.iter().map(of).collect::<Vec<_>>();
+            Wires::new(&addresses(|node| node.address), &addresses(|node| node.p2p))
+        });
+        Cluster { nodes, is_watched: false, wires, folder, _turn: turn }
     }
 
     fn build_genesis(&self, folder: &Path, members: &[Node]) {
@@ -109,9 +124,10 @@ impl Setup {
     }
 }
 
-/// Makes one node's folder.
-pub(super) fn init(dir: &Path, ports: &Ports, stake: u64) -> Node {
+/// Makes one node's folder. Others reach it through the relay, if there is one.
+pub(super) fn init(dir: &Path, ports: &Ports, stake: u64, relay: Option<SocketAddr>) -> Node {
     let (api, grpc, p2p) = (ports.free(), ports.free(), ports.free());
+    let address = relay.unwrap_or(p2p);
     let (path, stake) = (text(dir), stake.to_string());
     run_ok(&[
         "init",
@@ -123,6 +139,8 @@ pub(super) fn init(dir: &Path, ports: &Ports, stake: u64) -> Node {
         &grpc.to_string(),
         "--p2p",
         &p2p.to_string(),
+        "--address",
+        &address.to_string(),
         "--stake",
         &stake,
     ]);
@@ -133,6 +151,7 @@ pub(super) fn init(dir: &Path, ports: &Ports, stake: u64) -> Node {
         api,
         grpc,
         p2p,
+        address,
         identity: serde_json::from_slice(&identity).expect("an identity is JSON"),
         token,
         process: None,
