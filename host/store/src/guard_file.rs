@@ -349,7 +349,9 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     name.push(".tmp");
     let temporary = PathBuf::from(name);
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
-    file.write_all(bytes)?;
+    // A page at a time: from a large write the kernel makes large folios, and each small write
+    // into such a folio later goes through all of its blocks (ext4).
+    bytes.chunks(SLOT_BYTES).try_for_each(|page| file.write_all(page))?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
     if let Some(parent) = path.parent() {
