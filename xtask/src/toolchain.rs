@@ -126,7 +126,8 @@ fn install(packages: &[&str]) -> Result<()> {
     // A machine that never asked has no list of packages; without a network the old one does.
     let _ = Command::new("apt-get").args(["update", "-qq"]).status();
     let mut install = Command::new("apt-get");
-    install.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    // Standard output is for what the chore itself prints.
+    install.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(std::io::stderr());
     install.args(["install", "-y", "--no-install-recommends"]).args(packages);
     match install.status() {
         Ok(status) if status.success() => Ok(()),

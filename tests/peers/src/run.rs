@@ -161,8 +161,8 @@ async fn run(settings: &Settings, folder: &TempDir, clusters: &mut Vec<Cluster>)
     let loads = usize::from(settings.rounds) * settings.clients.len() * 2;
     let each = settings.warmup_s + settings.duration_s;
     settings.say(&format!(
-        "{etcd_version}, {moult_version}: {loads} loads of {each} s, {:.0} min in all",
-        (loads as u64 * (each + 1)) as f64 / 60.0
+        "{etcd_version}, {moult_version}: {loads} loads of {each} s, about {} s in all",
+        loads as u64 * (each + 1)
     ));
     let mut phases = Vec::new();
     for round in 1..=settings.rounds {
