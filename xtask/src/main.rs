@@ -1,6 +1,7 @@
 //! Chores of the repository: `cargo xtask help`.
 #![allow(clippy::disallowed_methods, reason = "measures how long the parts take")]
 
+mod bench_etcd;
 mod build;
 mod imports;
 mod lock;
@@ -10,6 +11,7 @@ mod test;
 mod toolchain;
 mod wit;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -55,6 +57,13 @@ enum Chore {
         #[arg(long)]
         skip: Vec<String>,
     },
+    /// Load etcd and Moult (Raft), three nodes each, in turns and print the ratios; installs etcd.
+    #[command(disable_help_flag = true)]
+    BenchEtcd {
+        /// Of the comparison itself: see `cargo xtask bench-etcd --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<OsString>,
+    },
     /// Generate the Rust code of the gRPC interface from host/node/proto.
     Proto,
     /// Parse the contracts in wit/ together and print their worlds.
@@ -67,6 +76,7 @@ fn main() -> Result<()> {
         Chore::Modules { check, compiler, only } => modules::run(&root, check, compiler, &only),
         Chore::Imports { bless } => imports::run(&root, bless),
         Chore::Test { quick, seeds, skip } => test::run(&root, quick, seeds, skip),
+        Chore::BenchEtcd { options } => bench_etcd::run(&root, options),
         Chore::Proto => proto::run(&root),
         Chore::Wit => wit::run(&root),
     }
