@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "measures how long the parts take")]
 
 mod build;
+mod fuzz;
 mod imports;
 mod lock;
 mod modules;
@@ -55,6 +56,18 @@ enum Chore {
         #[arg(long)]
         skip: Vec<String>,
     },
+    /// Search for inputs that break a fuzz target of tests/fuzz; all of them if none is named.
+    Fuzz {
+        /// Folders of tests/fuzz/corpus.
+        targets: Vec<String>,
+        /// How long each is run.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Afterwards write the corpora anew: from the seeds and all that was come upon, the
+        /// fewest inputs that reach as much.
+        #[arg(long)]
+        corpus: bool,
+    },
     /// Generate the Rust code of the gRPC interface from host/node/proto.
     Proto,
     /// Parse the contracts in wit/ together and print their worlds.
@@ -67,6 +80,7 @@ fn main() -> Result<()> {
         Chore::Modules { check, compiler, only } => modules::run(&root, check, compiler, &only),
         Chore::Imports { bless } => imports::run(&root, bless),
         Chore::Test { quick, seeds, skip } => test::run(&root, quick, seeds, skip),
+        Chore::Fuzz { targets, seconds, corpus } => fuzz::run(&root, &targets, seconds, corpus),
         Chore::Proto => proto::run(&root),
         Chore::Wit => wit::run(&root),
     }
