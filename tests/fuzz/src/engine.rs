@@ -96,6 +96,13 @@ impl<E: Engine> Host<E> {
             || self.signed.get(&statement.slot) == Some(&statement.digest)
     }
 
+    /// The transport knows who speaks: a member, and never this node itself.
+    fn peer(&self, sender: AuthorityIndex) -> AuthorityIndex {
+        let size = self.settings.committee.stakes.len() as u32;
+        let peer = AuthorityIndex(sender.0 % size);
+        if Some(peer) == self.settings.committee.me { AuthorityIndex((peer.0 + 1) % size) } else { peer }
+    }
+
     pub(crate) fn pass(&mut self, ms: u64) {
         self.now_ms += ms;
     }
@@ -105,6 +112,7 @@ impl<E: Engine> Host<E> {
             Event::Vote(statement) if !self.can_be_signed(&statement) => return,
             Event::Message(Message { sender, payload, statements }) => {
                 let statements = statements.into_iter().filter(|s| self.can_be_signed(s)).collect();
+                let sender = self.peer(sender);
                 Event::Message(Message { sender, payload, statements })
             }
             Event::Batches(batches) => {
@@ -172,7 +180,7 @@ impl<E: Engine> Host<E> {
                 self.starts = false;
             }
             Err(InitError::BadConfig(e) | InitError::Unsuitable(e) | InitError::CorruptRecords(e)) => {
-                panic!("its own records are refused: {e}")
+                panic!("its own records are refused: {e}: {:?}", self.records)
             }
         }
     }
