@@ -3,6 +3,7 @@
 
 mod bench_etcd;
 mod build;
+mod fuzz;
 mod imports;
 mod lock;
 mod modules;
@@ -64,6 +65,18 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<OsString>,
     },
+    /// Search for inputs that break a fuzz target of tests/fuzz; all of them if none is named.
+    Fuzz {
+        /// Folders of tests/fuzz/corpus.
+        targets: Vec<String>,
+        /// How long each is run.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Afterwards write the corpora anew: from the seeds and all that was come upon, the
+        /// fewest inputs that reach as much.
+        #[arg(long)]
+        corpus: bool,
+    },
     /// Generate the Rust code of the gRPC interface from host/node/proto.
     Proto,
     /// Parse the contracts in wit/ together and print their worlds.
@@ -77,6 +90,7 @@ fn main() -> Result<()> {
         Chore::Imports { bless } => imports::run(&root, bless),
         Chore::Test { quick, seeds, skip } => test::run(&root, quick, seeds, skip),
         Chore::BenchEtcd { options } => bench_etcd::run(&root, options),
+        Chore::Fuzz { targets, seconds, corpus } => fuzz::run(&root, &targets, seconds, corpus),
         Chore::Proto => proto::run(&root),
         Chore::Wit => wit::run(&root),
     }

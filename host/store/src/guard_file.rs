@@ -137,8 +137,20 @@ impl GuardFile {
     /// # Errors
     /// [`GuardFileError::Exists`], [`GuardFileError::Io`].
     pub fn create(path: &Path, state: GuardState) -> Result<Self, GuardFileError> {
+        Self::create_with_log(path, state, LOG_BYTES_MIN)
+    }
+
+    /// Likewise, with other room for the log, in bytes: tests want small files.
+    ///
+    /// # Errors
+    /// As [`GuardFile::create`].
+    pub fn create_with_log(
+        path: &Path,
+        state: GuardState,
+        log_bytes_min: usize,
+    ) -> Result<Self, GuardFileError> {
         match path.try_exists() {
-            Ok(false) => Self::write_new(path, Image::fresh(state), LOG_BYTES_MIN),
+            Ok(false) => Self::write_new(path, Image::fresh(state), log_bytes_min),
             Ok(true) => Err(GuardFileError::Exists { path: path.to_owned() }),
             Err(e) => Err(failed(path, "look for", e)),
         }
