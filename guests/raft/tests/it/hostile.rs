@@ -7,7 +7,7 @@ use moult_sdk::{AuthorityIndex, CommitIndex, Digest, FaultModel, Slot, Statement
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::bench::{Bench, append, batch, sent, settings};
+use crate::bench::{Bench, append, at, batch, entry, sent, settings};
 use crate::net::{EPOCH, Net};
 use crate::rng::Rng;
 use crate::runs::storm;
@@ -142,6 +142,19 @@ fn nobody_stands_above_the_last_term() {
     let mut outcomes = vec![node.hear(2, &Payload::TimeoutNow(last)), node.time_out(), node.time_out()];
     outcomes.push(node.hear(0, &Payload::PollReply(Reply { term: last, granted: true })));
     assert!(outcomes.iter().all(|outcome| sent(outcome).is_empty()), "{outcomes:?}");
+    let recovered = Recovered { records: node.disk.clone(), ..Recovered::default() };
+    assert!(Raft::init(settings(1, 3, ""), Some(recovered)).is_ok());
+}
+
+/// Found by fuzzing: a leader that contradicts itself had a log written that was refused at start.
+#[test]
+fn terms_do_not_fall_along_the_log_whatever_a_leader_says() {
+    let mut node = Bench::new(1, 3, "");
+    node.write_log(&[2]);
+    let lower = entry(2, 1);
+    node.step(vec![Event::Batches(lower.batches.iter().map(|b| batch(*b)).collect())]);
+    let outcome = node.hear(2, &append(2, at(1, 1), vec![lower], 0));
+    assert!(outcome.durable.is_empty(), "{outcome:?}");
     let recovered = Recovered { records: node.disk.clone(), ..Recovered::default() };
     assert!(Raft::init(settings(1, 3, ""), Some(recovered)).is_ok());
 }
