@@ -130,7 +130,7 @@ impl Fuzz<'_> {
 
     fn search(&self, target: &str, seconds: u64) -> Result<Outcome> {
         let findings = self.root.join("tests/fuzz/findings").join(target);
-        for folder in [&findings, &self.grown(target)] {
+        for folder in [&findings, &self.grown(target), &self.committed(target)] {
             fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         }
         let before = files(&findings)?;

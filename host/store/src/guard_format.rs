@@ -205,7 +205,7 @@ pub(crate) fn half_bytes(capacity: u64) -> u64 {
 /// Reads an image: the newest record whose log is whole, from either half.
 ///
 /// # Errors
-/// There is none.
+/// No record is left with its log, or a newer program wrote the file.
 pub fn decode_image(bytes: &[u8]) -> Result<Image, ImageError> {
     let half_bytes = bytes.len() / 2;
     let mut found: Vec<(Record, &[u8])> = Vec::with_capacity(4);
