@@ -6,7 +6,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 /// Largest datagram there is.
@@ -28,11 +28,18 @@ struct Shared {
     /// By sender, then by receiver.
     cut: Vec<Vec<AtomicBool>>,
     stop: AtomicBool,
+    /// Datagrams that met a link that was cut.
+    lost: AtomicU64,
 }
 
 impl Shared {
+    /// Whether a datagram gets through; one that does not is counted.
     fn passes(&self, from: usize, to: usize) -> bool {
-        !self.cut[from][to].load(Ordering::Relaxed)
+        let is_cut = self.cut[from][to].load(Ordering::Relaxed);
+        if is_cut {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        !is_cut
     }
 }
 
@@ -41,7 +48,12 @@ impl Wires {
     pub(super) fn new(relays: &[SocketAddr], nodes: &[SocketAddr]) -> Self {
         let row = || nodes.iter().map(|_| AtomicBool::new(false)).collect();
         let cut = nodes.iter().map(|_| row()).collect();
-        let shared = Arc::new(Shared { nodes: nodes.to_vec(), cut, stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            nodes: nodes.to_vec(),
+            cut,
+            stop: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
+        });
         let mut wires = Self { shared, sockets: Vec::new(), threads: Vec::new() };
         for (to, relay) in relays.iter().enumerate() {
             wires.add_node(to, *relay);
@@ -121,6 +133,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::wait::{LONG, until_true};
 
     #[test]
     fn datagrams_and_their_answers_pass_until_the_link_is_cut() {
@@ -145,6 +158,7 @@ mod tests {
         b.send_to(b"lost", source).expect("sent");
         a.send_to(b"still", relays[1]).expect("sent");
         assert_eq!(b.recv_from(&mut buffer).expect("the other direction stays").0, 5);
+        until_true("the datagram is lost", LONG, || wires.shared.lost.load(Ordering::Relaxed) == 1);
         wires.heal();
         b.send_to(b"late", source).expect("sent");
         let (bytes, _) = a.recv_from(&mut buffer).expect("it arrives");
