@@ -15,8 +15,8 @@ use crate::client::Client;
 use crate::grpc::{put, stub};
 use crate::setup::{Running, Setup};
 
-/// Quiet and attacked spans, one after the other: noise of the machine meets both.
 const MEASUREMENTS_MAX: usize = 3;
+/// Quiet and attacked spans, one after the other: noise of the machine meets both.
 const SLICES: usize = 7;
 const SLICE: Duration = Duration::from_millis(400);
 const WRITERS: usize = 4;
