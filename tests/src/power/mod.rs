@@ -31,6 +31,8 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use thiserror::Error;
+
 use crate::cluster::Cluster;
 use crate::wait::{LONG, until};
 
@@ -57,7 +59,15 @@ io_uring_setup";
 pub struct Watch {
     disk: Disk,
     trace: PathBuf,
+    log: PathBuf,
 }
+
+/// `strace` gave up before it had seen the node's death. Where a thread is killed while it
+/// stops for a signal, `strace` (6.1 and later ones) takes the stop for one of the whole
+/// process, is refused and ends: a trace then lacks its last calls and shows nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("strace gave up while the node died: {0}")]
+pub struct WatcherEnded(String);
 
 impl Watch {
     /// Of a node that does not run; its data folder is durable as it is.
@@ -66,7 +76,7 @@ impl Watch {
     /// The folder cannot be read.
     pub fn new(node: &Path) -> Self {
         let node = node.canonicalize().expect("a node has a folder");
-        Self { disk: Disk::read(&node.join("data")), trace: node.join("trace") }
+        Self { disk: Disk::read(&node.join("data")), trace: node.join("trace"), log: node.join("log") }
     }
 
     /// What runs a program so that it is watched. Its own process is the child; the watcher
@@ -81,12 +91,17 @@ impl Watch {
 
     /// After the kill: reads the trace, checks the model and takes the unsynced bytes away.
     ///
+    /// # Errors
+    /// Nothing is known of the disk and nothing was taken.
+    ///
     /// # Panics
     /// The trace holds what the model does not know, or disk and model differ.
-    pub fn lose(mut self, pid: u32) -> Loss {
-        until("the trace is whole", LONG, || {
-            if ends_with_death(&self.trace, pid) { Ok(()) } else { Err(format!("{pid} has no end")) }
-        });
+    pub fn lose(mut self, pid: u32) -> Result<Loss, WatcherEnded> {
+        until("the trace is whole", LONG, || match complaint(&self.log) {
+            _ if ends_with_death(&self.trace, pid) => Ok(Ok(())),
+            Some(text) => Ok(Err(WatcherEnded(text))),
+            None => Err(format!("{pid} has no end")),
+        })?;
         let mut lines = BufReader::new(File::open(&self.trace).expect("a trace"));
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line).expect("the trace can be read") > 0 {
@@ -97,7 +112,7 @@ impl Watch {
             line.clear();
         }
         std::fs::remove_file(&self.trace).expect("removed");
-        self.disk.lose()
+        Ok(self.disk.lose())
     }
 }
 
@@ -112,11 +127,21 @@ fn ends_with_death(trace: &Path, pid: u32) -> bool {
         })
 }
 
+/// What `strace` said as it gave up: it shares the standard error of the node.
+fn complaint(log: &Path) -> Option<String> {
+    let text = std::fs::read(log).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    text.lines().find(|line| line.starts_with("strace: ptrace(")).map(str::to_owned)
+}
+
 /// All nodes lose power at once; none runs afterwards. What each of them lost, by number.
+///
+/// # Errors
+/// The scenario has to begin anew, with another cluster.
 ///
 /// # Panics
 /// See [`Watch::lose`]; a node is not watched.
-pub fn lose_power(cluster: &mut Cluster) -> Vec<Loss> {
+pub fn lose_power(cluster: &mut Cluster) -> Result<Vec<Loss>, WatcherEnded> {
     let running = cluster.running();
     let watches: Vec<_> = running.iter().map(|&i| cluster.take_watch(i)).collect();
     cluster.kill_all(&running);
