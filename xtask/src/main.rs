@@ -1,6 +1,7 @@
 //! Chores of the repository: `cargo xtask help`.
 #![allow(clippy::disallowed_methods, reason = "measures how long the parts take")]
 
+mod bench_native;
 mod build;
 mod imports;
 mod lock;
@@ -55,6 +56,8 @@ enum Chore {
         #[arg(long)]
         skip: Vec<String>,
     },
+    /// Compare a cluster's throughput with that of the same engine compiled into the program.
+    BenchNative(bench_native::Options),
     /// Generate the Rust code of the gRPC interface from host/node/proto.
     Proto,
     /// Parse the contracts in wit/ together and print their worlds.
@@ -67,6 +70,7 @@ fn main() -> Result<()> {
         Chore::Modules { check, compiler, only } => modules::run(&root, check, compiler, &only),
         Chore::Imports { bless } => imports::run(&root, bless),
         Chore::Test { quick, seeds, skip } => test::run(&root, quick, seeds, skip),
+        Chore::BenchNative(options) => bench_native::run(&root, &options),
         Chore::Proto => proto::run(&root),
         Chore::Wit => wit::run(&root),
     }
