@@ -37,26 +37,28 @@ fn main() {
         "  {:<6}{:>12}{:>14}{:>16}{:>12}{:>12}{:>8}",
         "", "events/step", "events/commit", "component us", "native us", "ns/event*", "ratio"
     );
-    engine::<Pbft>(&host, "pbft", FaultModel::Byzantine, |window| {
-        format!("pipeline={window}\nwindow={}\npace_ms=0\n", 4 * window.max(64))
+    engine::<Pbft>(&host, "pbft", FaultModel::Byzantine, 1, |in_flight| {
+        format!("pipeline={in_flight}\nwindow={}\npace_ms=0\n", 4 * in_flight.max(64))
     });
-    engine::<Raft>(&host, "raft", FaultModel::Crash, |window| format!("pipeline={window}\n"));
+    // A commit has an eighth of the events, so more of them are on their way.
+    engine::<Raft>(&host, "raft", FaultModel::Crash, 8, |in_flight| format!("pipeline={in_flight}\n"));
     println!("  * component less native: the boundary, and code that Wasm makes slower");
 }
 
-/// Measures one engine at each size of a step.
+/// Measures one engine at each size of a step, with so many commits on their way for each event.
 fn engine<E: Engine + Send + 'static>(
     host: &ModuleHost,
     name: &str,
     fault_model: FaultModel,
-    config: fn(usize) -> String,
+    commits_an_event: u64,
+    config: fn(u64) -> String,
 ) {
     let prepared = prepare(host, &module(name));
     let component = || prepared.engine().expect("a place in the pool");
     let native = || -> Box<dyn EngineInstance> { Box::new(NativeEngine::<E>::new()) };
     for (step_events, allowed) in TARGETS {
-        let plan =
-            Plan { step_events, in_flight: step_events as u64, fault_model, config: config(step_events) };
+        let in_flight = commits_an_event * step_events as u64;
+        let plan = Plan { step_events, in_flight, fault_model, config: config(in_flight) };
         let run = Recording::of(&plan, &native);
         run.verify(&component);
         let [ours, theirs] = in_turns([&mut || run.replay(&component), &mut || run.replay(&native)]);
