@@ -167,8 +167,9 @@ fn launch(mut command: Command) -> Child {
     started.recv().expect("the launcher answers").expect("the program starts")
 }
 
+/// Has the child killed when the thread that starts it ends, in whatever way.
 #[allow(unsafe_code, reason = "there is no safe way to run code between fork and exec")]
-fn die_with_parent(command: &mut Command) {
+pub fn die_with_parent(command: &mut Command) {
     // SAFETY: the closure makes one system call (prctl) and touches no memory of the parent.
     unsafe {
         command.pre_exec(|| set_parent_process_death_signal(Some(Signal::KILL)).map_err(Into::into));

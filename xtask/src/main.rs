@@ -1,8 +1,10 @@
 //! Chores of the repository: `cargo xtask help`.
 #![allow(clippy::disallowed_methods, reason = "measures how long the parts take")]
 
+mod bench_etcd;
 mod bench_native;
 mod build;
+mod fuzz;
 mod imports;
 mod lock;
 mod modules;
@@ -11,6 +13,7 @@ mod test;
 mod toolchain;
 mod wit;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -56,6 +59,25 @@ enum Chore {
         #[arg(long)]
         skip: Vec<String>,
     },
+    /// Load etcd and Moult (Raft), three nodes each, in turns and print the ratios; installs etcd.
+    #[command(disable_help_flag = true)]
+    BenchEtcd {
+        /// Of the comparison itself: see `cargo xtask bench-etcd --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<OsString>,
+    },
+    /// Search for inputs that break a fuzz target of tests/fuzz; all of them if none is named.
+    Fuzz {
+        /// Folders of tests/fuzz/corpus.
+        targets: Vec<String>,
+        /// How long each is run.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Afterwards write the corpora anew: from the seeds and all that was come upon, the
+        /// fewest inputs that reach as much.
+        #[arg(long)]
+        corpus: bool,
+    },
     /// Compare a cluster's throughput with that of the same engine compiled into the program.
     BenchNative(bench_native::Options),
     /// Generate the Rust code of the gRPC interface from host/node/proto.
@@ -70,6 +92,8 @@ fn main() -> Result<()> {
         Chore::Modules { check, compiler, only } => modules::run(&root, check, compiler, &only),
         Chore::Imports { bless } => imports::run(&root, bless),
         Chore::Test { quick, seeds, skip } => test::run(&root, quick, seeds, skip),
+        Chore::BenchEtcd { options } => bench_etcd::run(&root, options),
+        Chore::Fuzz { targets, seconds, corpus } => fuzz::run(&root, &targets, seconds, corpus),
         Chore::BenchNative(options) => bench_native::run(&root, &options),
         Chore::Proto => proto::run(&root),
         Chore::Wit => wit::run(&root),

@@ -1,7 +1,7 @@
 //! Which compiler builds the guests.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
@@ -107,6 +107,15 @@ pub(crate) fn strace() -> Result<()> {
     version().map(drop)
 }
 
+/// Sees to it that etcd is here, which Moult is measured against.
+pub(crate) fn etcd() -> Result<()> {
+    let version = || output(Command::new("etcd").arg("--version"));
+    if version().is_err() {
+        install(&["etcd-server"])?;
+    }
+    version().map(drop)
+}
+
 /// Installs packages of Debian.
 fn install(packages: &[&str]) -> Result<()> {
     let names = packages.join(" and ");
@@ -117,6 +126,8 @@ fn install(packages: &[&str]) -> Result<()> {
     // A machine that never asked has no list of packages; without a network the old one does.
     let _ = Command::new("apt-get").args(["update", "-qq"]).status();
     let mut install = Command::new("apt-get");
+    // Standard output is for what the chore itself prints.
+    install.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(std::io::stderr());
     install.args(["install", "-y", "--no-install-recommends"]).args(packages);
     match install.status() {
         Ok(status) if status.success() => Ok(()),

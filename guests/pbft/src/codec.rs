@@ -121,6 +121,22 @@ pub struct Status {
     pub high: u64,
 }
 
+impl Payload {
+    /// The highest view or sequence number in the message.
+    pub(crate) fn highest_number(&self) -> u64 {
+        match self {
+            Self::Proposal(p) | Self::Decided(p) => p.view.max(p.seq),
+            Self::ViewChange(change) => change.header.highest_number(),
+            Self::NewView(new_view) => {
+                let headers = new_view.changes.iter().map(|(_, header)| header.highest_number());
+                headers.fold(new_view.view, u64::max)
+            }
+            Self::Status(s) => s.view.max(s.installed).max(s.stable).max(s.executed).max(s.high),
+            Self::Votes | Self::Wanted(_) => 0,
+        }
+    }
+}
+
 /// Digest of a proposal: what pre-prepares, prepares and commits are about.
 pub fn proposal_digest(batches: &[Digest]) -> Digest {
     let mut hasher = hasher(b"moult-pbft/proposal/1");
@@ -138,6 +154,11 @@ pub fn checkpoint_digest(seq: u64, proposals: impl Iterator<Item = Digest>) -> D
 }
 
 impl Header {
+    fn highest_number(&self) -> u64 {
+        let claims = self.claims.iter().map(|claim| claim.view.max(claim.seq));
+        claims.fold(self.view.max(self.stable), u64::max)
+    }
+
     /// What a view-change's statement signs.
     pub fn digest(&self) -> Digest {
         let mut bytes = Vec::new();

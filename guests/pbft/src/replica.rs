@@ -212,6 +212,9 @@ impl<R: Rotation> Replica<R> {
         if Some(statement.author) == self.me || statement.author.as_usize() >= self.committee.stakes.len() {
             return;
         }
+        if statement.slot.a.max(statement.slot.b) > NUMBER_MAX {
+            return;
+        }
         match statement.slot.kind {
             PREPARE | COMMIT => self.on_vote(statement),
             CHECKPOINT => self.on_checkpoint_vote(statement),
@@ -225,6 +228,9 @@ impl<R: Rotation> Replica<R> {
             return;
         }
         let Some(payload) = decode(self.committee.epoch, &message.payload) else { return };
+        if payload.highest_number() > NUMBER_MAX {
+            return;
+        }
         match payload {
             Payload::Proposal(proposal) => {
                 self.on_proposal(proposal, &message);
@@ -373,6 +379,9 @@ fn proposal_max(config: &Config, authorities: usize, message_bytes_max: u32) -> 
     }
 }
 
+/// No chain gets to a higher view or sequence number; only liars name one. Half of what a record
+/// may hold, so that what follows from a message can be written and read back.
+const NUMBER_MAX: u64 = 1 << 61;
 /// Longest body of a record that the host takes.
 const RECORD_BYTES_MAX: usize = 1 << 20;
 const HEADER_BYTES: usize = 64;

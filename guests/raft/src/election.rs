@@ -3,7 +3,7 @@
 use moult_sdk::engine::Recipients;
 use moult_sdk::{AuthorityIndex, CommitIndex, Stake};
 
-use crate::codec::{Ballot, Payload, Reply};
+use crate::codec::{Ballot, NUMBER_MAX, Payload, Reply};
 use crate::config::Planted;
 use crate::leader::Leadership;
 use crate::raft::{Ballots, Raft, Role};
@@ -24,7 +24,7 @@ impl Raft {
     /// No leader was heard of for too long: ask who would vote for this node.
     pub(crate) fn poll(&mut self) {
         self.reset_deadline();
-        if self.me.is_none() {
+        if self.me.is_none() || self.is_last_term() {
             return;
         }
         self.leader = None;
@@ -43,6 +43,9 @@ impl Raft {
 
     /// Stands for the next term.
     pub(crate) fn stand(&mut self, transfer: bool) {
+        if self.is_last_term() {
+            return;
+        }
         self.enter(self.term.next());
         self.vote = self.me;
         self.role = Role::Candidate { ballots: self.own_ballot(), transfer };
@@ -52,6 +55,11 @@ impl Raft {
         } else {
             self.ask(Recipients::All);
         }
+    }
+
+    /// Whether no term above the present one can be said or read back. Only who lies gets there.
+    fn is_last_term(&self) -> bool {
+        self.term >= Term(NUMBER_MAX)
     }
 
     fn own_ballot(&self) -> Ballots {

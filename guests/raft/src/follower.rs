@@ -102,7 +102,10 @@ impl Raft {
                 self.verified = index;
                 continue;
             }
-            let is_absurd = index <= self.commit || entry.batches.len() > self.batches_max;
+            // Terms never fall along the log of a leader that does not lie.
+            let before = self.stage.back().map(|e| e.term).or_else(|| self.log.term_at(self.verified));
+            let falls = before.is_some_and(|before| entry.term < before);
+            let is_absurd = falls || index <= self.commit || entry.batches.len() > self.batches_max;
             if index.0 != staged_to + 1 || index.0 > top || is_absurd {
                 break;
             }

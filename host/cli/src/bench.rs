@@ -15,7 +15,8 @@ use crate::builtin::{Builtin, builtin};
 use crate::client::{ApiArgs, Client, Request, Target};
 use crate::cluster::read_devnet;
 use crate::load::{
-    Answer, BlockTimes, Pace, Random, Recorder, Streamer, Summary, Swap, Writer, block_times, swap_to,
+    Answer, BlockTimes, Pace, Random, Recorder, Streamer, Summary, Swap, Usage, Watching, Writer,
+    block_times, swap_to,
 };
 use crate::output::{self, Progress, duration_us, grouped, say};
 use crate::pins::label;
@@ -90,6 +91,8 @@ struct Report {
     #[serde(flatten)]
     summary: Summary,
     blocks: Option<BlockTimes>,
+    /// Of the nodes that were loaded.
+    usage: Vec<Usage>,
     swaps: Vec<Swap>,
     swap_gap_us: Option<SwapGaps>,
 }
@@ -128,6 +131,7 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     };
     sleep(Duration::from_secs(args.warmup)).await;
     load.recorder.restart();
+    let watching = Watching::start(&targets);
     let end = Instant::now() + Duration::from_secs(args.duration);
     let ticker = tokio::spawn(tick(load.recorder.clone(), progress));
     let since = client.get::<Status>("/v1/status").await?.global_exec_index;
@@ -135,13 +139,15 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     sleep_until(end).await;
     ticker.abort();
     let summary = load.recorder.summary();
+    let usage = watching.stop().await;
     load.stop().await;
     let swaps = swaps?;
     let blocks = block_times(&mut client, since).await?;
     let swap_gap_us = gaps(&swaps);
     let (nodes, rate, value_bytes) = (targets.len(), args.rate, args.value_bytes);
     let transport = args.transport;
-    let report = Report { transport, nodes, clients, rate, value_bytes, summary, blocks, swaps, swap_gap_us };
+    let report =
+        Report { transport, nodes, clients, rate, value_bytes, summary, blocks, usage, swaps, swap_gap_us };
     if json {
         return output::json(&report);
     }
@@ -347,6 +353,7 @@ fn print(report: &Report) {
             grouped(blocks.blocks)
         );
     }
+    print_usage(report);
     for (number, swap) in report.swaps.iter().enumerate() {
         say!(
             "swap {:<2}         epoch {} {}: gap {} (since the proposal {}), active after {} ms",
@@ -360,5 +367,19 @@ fn print(report: &Report) {
     }
     if let Some(SwapGaps { median, worst }) = report.swap_gap_us {
         say!("swap gaps       median {}, worst {}", duration_us(median), duration_us(worst));
+    }
+}
+
+fn print_usage(report: &Report) {
+    let cpu_us = report.usage.iter().map(|usage| usage.cpu_seconds).sum::<f64>() * 1e6;
+    if report.summary.acknowledged > 0 {
+        let each = cpu_us / report.summary.acknowledged as f64;
+        say!("processor       {} a write, all nodes together", duration_us(each as u64));
+    }
+    for usage in &report.usage {
+        let [first, most, last] =
+            [usage.resident_first_bytes, usage.resident_most_bytes, usage.resident_last_bytes]
+                .map(|bytes| bytes >> 20);
+        say!("memory          {first} MiB at first, {most} at most, {last} at last: {}", usage.node);
     }
 }

@@ -1,8 +1,10 @@
-//! The framing as a pure state machine: bytes in, frames out.
+//! The framing as a pure state machine: bytes in, frames out; and what opens a stream.
 
 use bytes::{Buf as _, Bytes};
 use thiserror::Error;
 
+use crate::STREAM_VERSION;
+use crate::class::Class;
 use crate::error::CloseCode;
 
 /// Length of the prefix.
@@ -13,9 +15,16 @@ const FIRST_ALLOCATION_BYTES_MAX: usize = 64 * 1024;
 
 /// What a peer did wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub(crate) enum FrameError {
+pub enum FrameError {
+    /// Longer than its class allows.
     #[error("frame of {bytes} bytes, {bytes_max} are allowed")]
-    TooLong { bytes: u32, bytes_max: usize },
+    TooLong {
+        /// As its prefix says.
+        bytes: u32,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// There is no frame without content.
     #[error("frame of zero bytes")]
     Empty,
 }
@@ -29,12 +38,24 @@ impl FrameError {
     }
 }
 
+/// The class of a stream that begins with these two bytes.
+///
+/// # Errors
+/// What is wrong with them, for the one who sent them.
+pub fn stream_class([class, version]: [u8; 2]) -> Result<Class, String> {
+    let class = Class::from_wire(class).ok_or_else(|| format!("unknown class {class}"))?;
+    if version != STREAM_VERSION {
+        return Err(format!("version {version}, {STREAM_VERSION} is known"));
+    }
+    Ok(class)
+}
+
 /// Cuts a stream into frames.
 ///
 /// Never holds more than twice what it has received plus 64 KiB, whatever a prefix says,
 /// and never a reference to a chunk: a small frame does not keep a large datagram alive.
 #[derive(Debug)]
-pub(crate) struct FrameDecoder {
+pub struct FrameDecoder {
     bytes_max: usize,
     prefix: [u8; PREFIX_BYTES],
     prefix_filled: usize,
@@ -44,12 +65,16 @@ pub(crate) struct FrameDecoder {
 }
 
 impl FrameDecoder {
-    pub(crate) fn new(bytes_max: usize) -> Self {
+    /// For frames of at most so many bytes.
+    pub fn new(bytes_max: usize) -> Self {
         Self { bytes_max, prefix: [0; 4], prefix_filled: 0, body: Vec::new(), body_len: 0, consumed: 0 }
     }
 
     /// Takes bytes from the front of `chunk` until a frame is complete or it is empty.
-    pub(crate) fn feed(&mut self, chunk: &mut Bytes) -> Result<Option<Bytes>, FrameError> {
+    ///
+    /// # Errors
+    /// What the peer did wrong; nothing of the stream is to be read any more.
+    pub fn feed(&mut self, chunk: &mut Bytes) -> Result<Option<Bytes>, FrameError> {
         if self.prefix_filled < PREFIX_BYTES {
             let take = chunk.len().min(PREFIX_BYTES - self.prefix_filled);
             chunk.copy_to_slice(&mut self.prefix[self.prefix_filled..self.prefix_filled + take]);
@@ -80,12 +105,12 @@ impl FrameDecoder {
     }
 
     /// Whether a frame has begun and is not complete.
-    pub(crate) fn is_inside_frame(&self) -> bool {
+    pub fn is_inside_frame(&self) -> bool {
         self.prefix_filled > 0
     }
 
     /// Bytes taken since the beginning.
-    pub(crate) fn consumed(&self) -> u64 {
+    pub fn consumed(&self) -> u64 {
         self.consumed
     }
 

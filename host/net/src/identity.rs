@@ -16,12 +16,12 @@ use rustls::{SignatureAlgorithm, SignatureScheme};
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// The raw public key as it goes over the wire: 44 bytes.
-pub(crate) fn spki_of(key: &PublicKey) -> Vec<u8> {
+pub fn spki_of(key: &PublicKey) -> Vec<u8> {
     [SPKI_PREFIX.as_slice(), &key.0].concat()
 }
 
 /// The inverse of [`spki_of`]; any other length, algorithm or encoding is `None`.
-pub(crate) fn key_of_spki(der: &[u8]) -> Option<PublicKey> {
+pub fn key_of_spki(der: &[u8]) -> Option<PublicKey> {
     let key = der.strip_prefix(SPKI_PREFIX.as_slice())?;
     Some(PublicKey(key.try_into().ok()?))
 }

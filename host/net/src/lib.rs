@@ -48,6 +48,12 @@ mod stats;
 mod tls;
 mod writer;
 
+/// What reads a peer's bytes before anything is known of them; for fuzzing.
+pub mod decoders {
+    pub use crate::frame::{FrameDecoder, FrameError, stream_class};
+    pub use crate::identity::{key_of_spki, spki_of};
+}
+
 pub use class::{Class, PerClass};
 pub use error::{CloseCode, DownReason, NetError};
 pub use limits::NetLimits;

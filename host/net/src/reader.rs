@@ -9,10 +9,9 @@ use quinn::{ReadError, ReadExactError, RecvStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::STREAM_VERSION;
 use crate::class::Class;
 use crate::error::CloseCode;
-use crate::frame::FrameDecoder;
+use crate::frame::{FrameDecoder, stream_class};
 use crate::link::Link;
 use crate::network::Shared;
 
@@ -156,14 +155,7 @@ impl Readers {
             }
             Err(_) => return Err(Violation(CloseCode::Stalled, "stream header did not arrive".into())),
         }
-        let [class, version] = header;
-        let Some(class) = Class::from_wire(class) else {
-            return Err(Violation(CloseCode::BadStreamHeader, format!("unknown class {class}")));
-        };
-        if version != STREAM_VERSION {
-            let detail = format!("version {version}, {STREAM_VERSION} is known");
-            return Err(Violation(CloseCode::BadStreamHeader, detail));
-        }
+        let class = stream_class(header).map_err(|detail| Violation(CloseCode::BadStreamHeader, detail))?;
         let bit = class as u8;
         // Class numbers are 1, 2, 3: shifted they are distinct bits.
         if self.claimed.fetch_or(1 << bit, Ordering::Relaxed) & (1 << bit) != 0 {

@@ -137,8 +137,20 @@ impl GuardFile {
     /// # Errors
     /// [`GuardFileError::Exists`], [`GuardFileError::Io`].
     pub fn create(path: &Path, state: GuardState) -> Result<Self, GuardFileError> {
+        Self::create_with_log(path, state, LOG_BYTES_MIN)
+    }
+
+    /// Likewise, with other room for the log, in bytes: tests want small files.
+    ///
+    /// # Errors
+    /// As [`GuardFile::create`].
+    pub fn create_with_log(
+        path: &Path,
+        state: GuardState,
+        log_bytes_min: usize,
+    ) -> Result<Self, GuardFileError> {
         match path.try_exists() {
-            Ok(false) => Self::write_new(path, Image::fresh(state), LOG_BYTES_MIN),
+            Ok(false) => Self::write_new(path, Image::fresh(state), log_bytes_min),
             Ok(true) => Err(GuardFileError::Exists { path: path.to_owned() }),
             Err(e) => Err(failed(path, "look for", e)),
         }
@@ -349,7 +361,9 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     name.push(".tmp");
     let temporary = PathBuf::from(name);
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
-    file.write_all(bytes)?;
+    // A page at a time: from a large write the kernel makes large folios, and each small write
+    // into such a folio later goes through all of its blocks (ext4).
+    bytes.chunks(SLOT_BYTES).try_for_each(|page| file.write_all(page))?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
     if let Some(parent) = path.parent() {

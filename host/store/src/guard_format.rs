@@ -88,14 +88,17 @@ pub struct StoreWrites {
 
 /// What an image of the file says.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Image {
-    pub(crate) state: GuardState,
-    pub(crate) sequence: u64,
+pub struct Image {
+    /// Everything the guard remembers.
+    pub state: GuardState,
+    /// Number of the last group.
+    pub sequence: u64,
+    /// The group up to which the store was synced.
+    pub store_sequence: u64,
     /// What was written into the store after this group, by rising number.
-    pub(crate) store_sequence: u64,
-    pub(crate) store_writes: Vec<StoreWrites>,
+    pub store_writes: Vec<StoreWrites>,
     /// The two halves do not say the same: a torn write, or damage that the other half healed.
-    pub(crate) halves_differ: bool,
+    pub halves_differ: bool,
 }
 
 impl Image {
@@ -107,8 +110,10 @@ impl Image {
 
 /// Why an image cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum ImageError {
+pub enum ImageError {
+    /// Of a format that this program does not know.
     Newer(u32),
+    /// No record is left whose log is whole.
     Damaged(String),
 }
 
@@ -198,7 +203,10 @@ pub(crate) fn half_bytes(capacity: u64) -> u64 {
 }
 
 /// Reads an image: the newest record whose log is whole, from either half.
-pub(crate) fn decode_image(bytes: &[u8]) -> Result<Image, ImageError> {
+///
+/// # Errors
+/// There is none.
+pub fn decode_image(bytes: &[u8]) -> Result<Image, ImageError> {
     let half_bytes = bytes.len() / 2;
     let mut found: Vec<(Record, &[u8])> = Vec::with_capacity(4);
     let mut newer = None;

@@ -28,6 +28,11 @@ mod working;
 mod write;
 mod writer;
 
+/// The bytes of the guard's file, without a file; for fuzzing.
+pub mod guard_image {
+    pub use crate::guard_format::{Image, ImageError, decode_image};
+}
+
 pub use durable::DurableLog;
 pub use error::StoreError;
 pub use guard_file::{GuardFile, GuardFileError, LOG_BYTES_MIN};

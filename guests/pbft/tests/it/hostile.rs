@@ -11,7 +11,7 @@ use moult_sdk::{AuthorityIndex, CommitIndex, Digest, FaultModel, Slot, Statement
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::bench::{Bench, EPOCH, settings};
+use crate::bench::{Bench, EPOCH, change, settings};
 use crate::runs::ENGINE;
 
 fn digests(max: usize) -> impl Strategy<Value = Arc<[Digest]>> {
@@ -172,6 +172,20 @@ fn any_prefix_of_the_records_starts_and_damaged_ones_are_refused() {
             assert!(matches!(Pbft::init(settings.clone(), Some(twice)), Err(InitError::CorruptRecords(_))));
         }
     }
+}
+
+/// Found by fuzzing: liars beyond what is tolerated took a replica to a view that its own records
+/// may not name.
+#[test]
+fn a_view_that_no_chain_gets_to_is_not_entered() {
+    let mut bench = Bench::new(0);
+    for author in 1..4 {
+        let (change, statements) = change(author, (1 << 62) + 5, Vec::new());
+        bench.hear(author, &Payload::ViewChange(change), statements);
+    }
+    bench.time_out();
+    let recovered = Recovered { records: bench.disk.records.clone(), ..Recovered::default() };
+    assert!(Pbft::init(settings(0, ""), Some(recovered)).is_ok());
 }
 
 #[test]

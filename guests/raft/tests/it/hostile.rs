@@ -7,7 +7,7 @@ use moult_sdk::{AuthorityIndex, CommitIndex, Digest, FaultModel, Slot, Statement
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::bench::{Bench, batch, settings};
+use crate::bench::{Bench, append, at, batch, entry, sent, settings};
 use crate::net::{EPOCH, Net};
 use crate::rng::Rng;
 use crate::runs::storm;
@@ -24,7 +24,7 @@ fn batches() -> impl Strategy<Value = Batches> {
     vec(any::<u8>().prop_map(|n| Digest([n; 32])), 0..5).prop_map(Batches::from)
 }
 
-fn append() -> impl Strategy<Value = Append> {
+fn appends() -> impl Strategy<Value = Append> {
     let entries = vec((0..3_u64, batches()), 0..5);
     (0..20_u64, number(), entries, number(), any::<[bool; 2]>()).prop_map(
         |(low, index, steps, commit, [reply, is_base])| {
@@ -50,7 +50,7 @@ fn ballot() -> impl Strategy<Value = Ballot> {
 fn payload() -> impl Strategy<Value = Payload> {
     let reply = || (number(), any::<bool>()).prop_map(|(term, granted)| Reply { term: Term(term), granted });
     prop_oneof![
-        3 => append().prop_map(Payload::Append),
+        3 => appends().prop_map(Payload::Append),
         1 => (number(), number())
             .prop_map(|(term, index)| Payload::Accept { term: Term(term), index: CommitIndex(index) }),
         1 => (number(), number(), position())
@@ -131,6 +131,32 @@ proptest! {
         let started = Raft::init(settings(1, 3, ""), Some(recovered));
         prop_assert!(started.is_ok(), "{:?}", started.err());
     }
+}
+
+/// Found by fuzzing: a node stood above the last term, and its record of it could not be read.
+#[test]
+fn nobody_stands_above_the_last_term() {
+    let mut node = Bench::new(1, 3, "");
+    let last = Term(NUMBER_MAX);
+    node.hear(2, &append(NUMBER_MAX, Position::default(), Vec::new(), 0));
+    let mut outcomes = vec![node.hear(2, &Payload::TimeoutNow(last)), node.time_out(), node.time_out()];
+    outcomes.push(node.hear(0, &Payload::PollReply(Reply { term: last, granted: true })));
+    assert!(outcomes.iter().all(|outcome| sent(outcome).is_empty()), "{outcomes:?}");
+    let recovered = Recovered { records: node.disk.clone(), ..Recovered::default() };
+    assert!(Raft::init(settings(1, 3, ""), Some(recovered)).is_ok());
+}
+
+/// Found by fuzzing: a leader that contradicts itself had a log written that was refused at start.
+#[test]
+fn terms_do_not_fall_along_the_log_whatever_a_leader_says() {
+    let mut node = Bench::new(1, 3, "");
+    node.write_log(&[2]);
+    let lower = entry(2, 1);
+    node.step(vec![Event::Batches(lower.batches.iter().map(|b| batch(*b)).collect())]);
+    let outcome = node.hear(2, &append(2, at(1, 1), vec![lower], 0));
+    assert!(outcome.durable.is_empty(), "{outcome:?}");
+    let recovered = Recovered { records: node.disk.clone(), ..Recovered::default() };
+    assert!(Raft::init(settings(1, 3, ""), Some(recovered)).is_ok());
 }
 
 /// Any event, with numbers at the edges.

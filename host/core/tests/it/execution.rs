@@ -174,12 +174,34 @@ fn numbers_behind_the_window_are_stale_and_those_within_it_are_not() {
     let outcomes: Vec<_> = outcomes.into_iter().map(|(_, _, outcome)| outcome).collect();
     assert_eq!(outcomes, [done("n"), Outcome::Stale, done("k"), done("o"), done("k")]);
     assert_eq!(machine.block(&[&[(11, "k"), (15, "o")]])[0].2, Outcome::Stale);
-    // A client never takes more places than its window has.
+    // A client never takes more places than its window has: they fit into one page.
     (0..50).for_each(|i| drop(machine.block(&[&[(1_000 + 7 * i, "z")]])));
-    let receipts = machine.state.keys().filter(|key| key.starts_with(&[2, b'r'])).count();
-    assert_eq!(receipts, 4);
+    let receipts = machine.state.keys().filter(|key| key.starts_with(&[2, b'p'])).count();
+    assert_eq!(receipts, 1);
     // The highest number there is works, too.
     assert_eq!(machine.block(&[&[(u64::MAX, "end")]])[0].2, done("end"));
+}
+
+#[test]
+fn long_outputs_are_repeated_whole_and_go_with_their_slot() {
+    let mut machine = Machine::new(EpochLimits { client_window: 4, client_idle_blocks: 3, ..limits() });
+    let (long, other) = ("l".repeat(1_000), "m".repeat(65));
+    machine.block(&[&[(1, &long), (2, "b"), (3, &other)]]);
+    let again = machine.block(&[&[(1, "x"), (2, "x"), (3, "x")]]);
+    let again: Vec<_> = again.into_iter().map(|(_, _, outcome)| outcome).collect();
+    assert_eq!(again, [done(&long), done("b"), done(&other)]);
+    let id = |seq| {
+        let client = ClientId { ingress: AuthorityId([1; 32]), name: b"client".to_vec() };
+        TransactionId { client, seq }
+    };
+    assert_eq!(receipt(&machine.base(), &id(1)).map(|receipt| receipt.outcome), Some(done(&long)));
+    let apart = |machine: &Machine| machine.state.keys().filter(|key| key.starts_with(&[2, b'o'])).count();
+    assert_eq!(apart(&machine), 2);
+    machine.block(&[&[(5, "short")]]);
+    assert_eq!(apart(&machine), 1);
+    assert_eq!(machine.block(&[&[(5, "x"), (3, "x")]])[0].2, done("short"));
+    (0..5).for_each(|_| drop(machine.block(&[&[]])));
+    assert_eq!(apart(&machine), 0, "it is forgotten with the client");
 }
 
 #[test]

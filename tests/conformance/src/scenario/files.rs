@@ -69,6 +69,7 @@ pub(crate) const FILES: &[(&str, &str)] = files! {
     "timers-late"
     "twins-and-a-partition"
     "twins-and-crashes"
+    "twins-and-loss"
     "twins-follower"
     "twins-leader"
     "two-changes-in-a-row"

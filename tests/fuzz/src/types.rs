@@ -1,0 +1,123 @@
+//! The canonical encoding of everything that is signed, sent or stored by the host.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use moult_core::governance::Ledger;
+use moult_core::guard::GuardState;
+use moult_core::io::{EpochStart, GuardUpdate};
+use moult_types::governance::{ReadyNotice, Vote, Withdrawal};
+use moult_types::message::{Blocks, Status};
+use moult_types::{
+    Batch, Block, BlockRecord, Certificate, EpochChangeProposal, Genesis, Manifest, Message, Scope, Signed,
+    SignedBatch, SignedProposal, Statement, SystemTransaction, Transaction, decode, encode,
+};
+
+use crate::memory::peak_bytes;
+use crate::sample;
+
+/// What a decoder may hold at once: this, and so many bytes a byte of input. borsh reads a list
+/// of bytes in pieces of 1 MiB, whatever length it claims.
+const BYTES_FREE: usize = (1 << 20) + (64 << 10);
+const BYTES_PER_BYTE: usize = 16;
+
+/// First byte: the type. The rest: its encoding.
+pub(crate) fn run(data: &[u8]) {
+    if let Some((kind, bytes)) = data.split_first()
+        && let Some(check) = CHECKS.get(usize::from(*kind))
+    {
+        check(bytes);
+    }
+}
+
+/// By the first byte. New ones are added at the end, so that corpora stay what they are.
+const CHECKS: &[fn(&[u8])] = &[
+    strict::<Message>,
+    strict::<SignedBatch>,
+    strict::<Batch>,
+    strict::<Transaction>,
+    strict::<SystemTransaction>,
+    strict::<SignedProposal>,
+    strict::<EpochChangeProposal>,
+    strict::<Vote>,
+    strict::<ReadyNotice>,
+    strict::<Withdrawal>,
+    strict::<Block>,
+    strict::<BlockRecord>,
+    strict::<Certificate>,
+    strict::<Blocks>,
+    strict::<Status>,
+    strict::<Manifest>,
+    strict::<Genesis>,
+    strict::<Signed>,
+    strict::<Statement>,
+    strict::<Scope>,
+    strict::<Ledger>,
+    strict::<GuardState>,
+    strict::<GuardUpdate>,
+    strict::<EpochStart>,
+];
+
+/// Whatever decodes is the one encoding of its value; with one byte more or less it is none,
+/// and no length that the bytes claim is believed.
+pub(crate) fn strict<T: BorshSerialize + BorshDeserialize>(bytes: &[u8]) {
+    let (decoded, held) = peak_bytes(|| decode::<T>(bytes));
+    assert!(held <= BYTES_FREE + BYTES_PER_BYTE * bytes.len(), "{held} bytes held for {}", bytes.len());
+    let Ok(value) = decoded else { return };
+    assert_eq!(encode(&value), bytes, "two encodings of one value");
+    assert!(decode::<T>(&[bytes, &[0]].concat()).is_err(), "a byte too many is not seen");
+    if let Some((_, shorter)) = bytes.split_last() {
+        assert!(decode::<T>(shorter).is_err(), "a missing byte is not seen");
+    }
+}
+
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    let mut add = |kind: u8, bytes: Vec<u8>| seeds.push([vec![kind], bytes].concat());
+    sample::messages().iter().for_each(|message| add(0, encode(message)));
+    let manifest = sample::manifest();
+    let batch = sample::batch(1, 2, 3, sample::transactions());
+    add(1, encode(&batch));
+    add(2, encode(&batch.batch));
+    for transaction in sample::transactions() {
+        add(3, encode(&transaction));
+        if let Transaction::System(system) = &transaction {
+            add(4, encode(system));
+            match system {
+                SystemTransaction::Propose(signed) => {
+                    add(5, encode(&**signed));
+                    add(6, encode(&signed.proposal));
+                }
+                SystemTransaction::Vote(vote) => add(7, encode(vote)),
+                SystemTransaction::Ready(notice) => add(8, encode(notice)),
+                SystemTransaction::Withdraw(withdrawal) => add(9, encode(withdrawal)),
+            }
+        }
+    }
+    let blocks = sample::blocks(2);
+    add(10, encode(&blocks.blocks[0].block));
+    add(11, encode(&blocks.blocks[0]));
+    add(12, encode(&blocks.certificate));
+    add(13, encode(&blocks));
+    add(14, encode(&sample::status()));
+    add(15, encode(&manifest));
+    add(16, encode(&Genesis { name: "chain".into(), time_ms: 1000, manifest: manifest.clone() }));
+    let scope = Scope::Epoch(manifest.identity());
+    let signed = sample::prepare(1, 1, moult_types::Digest([3; 32]));
+    add(17, encode(&signed));
+    add(18, encode(&signed.statement));
+    add(19, encode(&scope));
+    add(19, encode(&Scope::Number(manifest.number)));
+    add(20, encode(&sample::ledger()));
+    add(21, encode(&sample::guard_state()));
+    for update in sample::guard_updates() {
+        add(22, encode(&update));
+    }
+    let start = EpochStart {
+        manifest,
+        base: moult_types::GlobalIndex(0),
+        state_root: None,
+        time_ms: 1,
+        switched_at_ms: 2,
+    };
+    add(23, encode(&start));
+    seeds
+}
