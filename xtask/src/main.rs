@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "measures how long the parts take")]
 
 mod bench_etcd;
+mod bench_native;
 mod build;
 mod fuzz;
 mod imports;
@@ -77,6 +78,8 @@ enum Chore {
         #[arg(long)]
         corpus: bool,
     },
+    /// Compare a cluster's throughput with that of the same engine compiled into the program.
+    BenchNative(bench_native::Options),
     /// Generate the Rust code of the gRPC interface from host/node/proto.
     Proto,
     /// Parse the contracts in wit/ together and print their worlds.
@@ -91,6 +94,7 @@ fn main() -> Result<()> {
         Chore::Test { quick, seeds, skip } => test::run(&root, quick, seeds, skip),
         Chore::BenchEtcd { options } => bench_etcd::run(&root, options),
         Chore::Fuzz { targets, seconds, corpus } => fuzz::run(&root, &targets, seconds, corpus),
+        Chore::BenchNative(options) => bench_native::run(&root, &options),
         Chore::Proto => proto::run(&root),
         Chore::Wit => wit::run(&root),
     }

@@ -15,9 +15,16 @@ Exit codes:
 
 Environment: MOULT_API, MOULT_DIR, MOULT_TOKEN, MOULT_TOKEN_FILE, MOULT_LOG stand for the options.";
 
+/// A build for measuring says so.
+const VERSION: &str = if cfg!(feature = "native-engines") {
+    concat!(env!("CARGO_PKG_VERSION"), " (native engines: for measuring only)")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// A WebAssembly-pluggable consensus runtime: the node and its tools.
 #[derive(Parser)]
-#[command(name = "moult", version, after_help = EXIT_CODES, max_term_width = 110)]
+#[command(name = "moult", version = VERSION, after_help = EXIT_CODES, max_term_width = 110)]
 pub(crate) struct Cli {
     /// Answer in JSON on standard output; progress goes to standard error.
     #[arg(long, global = true)]

@@ -19,7 +19,8 @@
 //! - A store is dropped after any fault; no instance is entered again.
 //!
 //! Absent on purpose: WASI, clocks, randomness, threads, and any way to load machine code
-//! that this node did not compile itself.
+//! that this node did not compile itself. A build with the feature `native-engines` runs
+//! engines outside of all this, to measure what it costs; no release has it.
 #![allow(
     clippy::disallowed_methods,
     reason = "compiles under a wall-clock limit and stops runaway calls: nothing of it is replicated"

@@ -88,6 +88,17 @@ impl<E: Engine + Send> EngineInstance for NativeEngine<E> {
     }
 }
 
+/// The engine of this name that is compiled into a build for measuring.
+#[cfg(feature = "native-engines")]
+pub(crate) fn engine(name: &str) -> Option<Box<dyn EngineInstance>> {
+    match name {
+        "pbft" => Some(Box::new(NativeEngine::<moult_pbft::Pbft>::new())),
+        "pbft-reverse" => Some(Box::new(NativeEngine::<moult_pbft_reverse::PbftReverse>::new())),
+        "raft" => Some(Box::new(NativeEngine::<moult_raft::Raft>::new())),
+        _ => None,
+    }
+}
+
 /// An approval policy.
 pub struct NativeApproval<P>(PhantomData<fn() -> P>);
 
