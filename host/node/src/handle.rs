@@ -94,15 +94,10 @@ impl NodeHandle {
     /// # Errors
     /// Refused before it was ordered, or the time ran out.
     pub async fn write(&self, id: TransactionId, payload: Vec<u8>) -> Result<Receipt, WriteError> {
-        if self.shared.is_stopping() {
-            return Err(Refusal::Draining.into());
-        }
         let limit_ms = self.shared.config.limits.write_timeout_ms;
         let transaction = ClientTransaction { client: id.client.clone(), seq: id.seq, payload };
         let mut waiting = WaitingWrite::new(&self.shared, id);
-        if !self.shared.try_input(Input::Submit(vec![transaction])) {
-            return Err(Refusal::Overloaded.into());
-        }
+        self.shared.submit(vec![transaction])?;
         match tokio::time::timeout(Duration::from_millis(limit_ms), &mut waiting.result).await {
             Ok(Ok(result)) => Ok(result?),
             Ok(Err(_)) if self.shared.is_stopping() => Err(WriteError::Stopped),

@@ -190,6 +190,27 @@ async fn at_a_stop_the_outcome_is_not_known() {
     assert_eq!(handle.write(late, vec![1]).await, Err(WriteError::Refused(Refusal::Draining)));
 }
 
+/// Else the replica would end without an answer to a write that it was handed.
+#[tokio::test]
+async fn what_is_handed_in_is_in_the_queue_before_the_stop_or_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (handle, queues) = handle(dir.path(), NodeLimits { inputs_max: 1 << 20, ..NodeLimits::default() });
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let shared = handle.shared.clone();
+            std::thread::spawn(move || (0_usize..).find(|_| shared.submit(Vec::new()).is_err()))
+        })
+        .collect();
+    while queues.inputs.len() < 1000 {
+        std::thread::yield_now();
+    }
+    handle.shared.set_stopping();
+    let there = queues.inputs.len();
+    let handed_in: usize = writers.into_iter().filter_map(|w| w.join().expect("joined")).sum();
+    assert_eq!((queues.inputs.len(), there), (handed_in, handed_in));
+    assert_eq!(handle.shared.submit(Vec::new()), Err(Refusal::Draining));
+}
+
 /// A stream's: some executed, some refused, some lost, some out of time; each has one end.
 #[tokio::test]
 async fn each_of_many_has_one_end() {

@@ -180,15 +180,16 @@ impl Node {
             drain(&shared).await;
         }
         shared.set_stopping();
+        shared.internal(Input::Wake);
+        let ended =
+            tokio::task::spawn_blocking(move || (replica.join().is_ok(), executor.join().is_ok())).await;
+        // What was handed in has been refused or told by now; who still waits will never know.
         let grpc = async {
             if let Some(grpc) = grpc {
                 grpc.stop().await;
             }
         };
         tokio::join!(api.stop(), grpc);
-        shared.internal(Input::Wake);
-        let ended =
-            tokio::task::spawn_blocking(move || (replica.join().is_ok(), executor.join().is_ok())).await;
         network.shutdown().await;
         match (shared.fatal(), ended) {
             (Some(reason), _) => Err(NodeError::Fatal(reason)),
@@ -201,14 +202,15 @@ impl Node {
     }
 }
 
-/// Waits until nothing of this node's clients is under way.
+/// Waits until nothing new is ordered and nothing of this node's clients is under way.
 async fn drain(shared: &Shared) {
     let limit = Duration::from_millis(shared.config.limits.drain_timeout_ms);
     let idle = async {
         let mut poll = tokio::time::interval(Duration::from_millis(10));
         loop {
             poll.tick().await;
-            if shared.writes_waiting() == 0 && shared.view().under_way == (0, 0) {
+            let is_idle = shared.peek(|view| view.is_draining && view.under_way == (0, 0));
+            if is_idle && shared.writes_waiting() == 0 {
                 return;
             }
         }
@@ -431,14 +433,22 @@ async fn drive(
             let Ok(input) = queues.answers.try_recv().or_else(|_| queues.inputs.try_recv()) else { break };
             inputs.push(input);
         }
-        if shared.is_stopping() {
-            return;
+        let is_last = shared.is_stopping();
+        if is_last {
+            // Among them is every transaction that was handed in: each gets its answer.
+            let left = queues.inputs.len();
+            inputs.extend(std::iter::from_fn(|| queues.answers.try_recv().ok()));
+            inputs.extend(std::iter::from_fn(|| queues.inputs.try_recv().ok()).take(left));
         }
         if inputs.is_empty() {
             inputs.push(Input::Wake);
         }
         step = replica.step(shared.now(), std::mem::take(&mut inputs));
         publish(shared, &replica, &step);
+        if is_last {
+            let _ = writer.submit(step.durable, step.release);
+            return;
+        }
     }
 }
 
@@ -461,5 +471,6 @@ fn publish(shared: &Shared, replica: &Replica, step: &moult_core::Step) {
             }
         }
         view.me = replica.me();
+        view.is_draining = replica.is_draining();
     });
 }

@@ -12,7 +12,7 @@ use moult_core::{Input, Now};
 use moult_crypto::KeyPair;
 use moult_net::Network;
 use moult_store::{Store, WriterStats};
-use moult_types::{AuthorityId, ChainId, GlobalIndex, TransactionId};
+use moult_types::{AuthorityId, ChainId, ClientTransaction, GlobalIndex, TransactionId};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::config::NodeConfig;
@@ -76,6 +76,9 @@ pub(crate) struct Shared {
     anonymous: [u8; 16],
     started: Instant,
     stopping: AtomicBool,
+    /// Held to read by who hands a transaction in, to write by who stops the node: whatever was
+    /// handed in before is in the replica's queue then, and nothing comes after.
+    handing_in: RwLock<()>,
     fatal: Mutex<Option<String>>,
     /// Told when `fatal` is set.
     pub(crate) ended: Notify,
@@ -126,6 +129,7 @@ impl Shared {
             anonymous,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
+            handing_in: RwLock::default(),
             fatal: Mutex::default(),
             ended: Notify::new(),
         };
@@ -150,6 +154,38 @@ impl Shared {
     /// Like [`Shared::input`], without waiting; whether there was room.
     pub(crate) fn try_input(&self, input: Input) -> bool {
         self.inputs.try_send(input).is_ok()
+    }
+
+    /// Hands transactions in, without waiting.
+    ///
+    /// # Errors
+    /// The node is stopping, or there is no room: they are not ordered.
+    pub(crate) fn submit(&self, transactions: Vec<ClientTransaction>) -> Result<(), Refusal> {
+        let _open = self.handing_in.read().unwrap_or_else(PoisonError::into_inner);
+        if self.is_stopping() {
+            return Err(Refusal::Draining);
+        }
+        self.inputs.try_send(Input::Submit(transactions)).map_err(|_| Refusal::Overloaded)
+    }
+
+    /// Hands transactions in; waits while the replica is behind. `before` is called before they
+    /// are.
+    ///
+    /// # Errors
+    /// The node is stopping: they are not ordered.
+    pub(crate) async fn submit_waiting(
+        &self,
+        transactions: Vec<ClientTransaction>,
+        before: impl FnOnce(),
+    ) -> Result<(), Refusal> {
+        let room = self.inputs.reserve().await.map_err(|_| Refusal::Draining)?;
+        let _open = self.handing_in.read().unwrap_or_else(PoisonError::into_inner);
+        if self.is_stopping() {
+            return Err(Refusal::Draining);
+        }
+        before();
+        room.send(Input::Submit(transactions));
+        Ok(())
     }
 
     pub(crate) fn internal(&self, input: Input) {
@@ -304,7 +340,9 @@ impl Shared {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// From here on nothing is handed in.
     pub(crate) fn set_stopping(&self) {
+        let _all = self.handing_in.write().unwrap_or_else(PoisonError::into_inner);
         self.stopping.store(true, Ordering::Release);
     }
 

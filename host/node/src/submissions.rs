@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use moult_core::Input;
 use moult_core::execution::Receipt;
 use moult_core::io::Refusal;
 use moult_types::{ClientTransaction, TransactionId};
@@ -76,20 +75,19 @@ impl Submissions {
             self.in_flight.insert(number, (id.clone(), payload.len()));
             self.bytes += payload.len();
         }
-        if self.shared.is_stopping() {
-            for number in first..self.next {
-                let _ = self.sender.send((number, Some(Err(Refusal::Draining))));
-            }
-            return;
-        }
-        let ids = (first..).zip(&transactions).map(|(number, (id, _))| (id.clone(), number));
-        self.shared.wait_for_writes(ids, &self.sender);
+        let ids: Vec<_> =
+            (first..).zip(&transactions).map(|(number, (id, _))| (id.clone(), number)).collect();
         let transactions = transactions.into_iter().map(|(id, payload)| ClientTransaction {
             client: id.client,
             seq: id.seq,
             payload,
         });
-        self.shared.input(Input::Submit(transactions.collect())).await;
+        let register = || self.shared.wait_for_writes(ids.into_iter(), &self.sender);
+        if let Err(refusal) = self.shared.submit_waiting(transactions.collect(), register).await {
+            for number in first..self.next {
+                let _ = self.sender.send((number, Some(Err(refusal))));
+            }
+        }
     }
 
     /// Waits until at least one write has ended, and gives those that have. May be dropped

@@ -40,6 +40,8 @@ pub struct View {
     pub checks: BTreeMap<Digest, Vec<ModuleCheck>>,
     /// Own batches not final, and transactions that wait for a batch.
     pub under_way: (usize, usize),
+    /// Nothing new is ordered for this node's clients: it is about to stop.
+    pub is_draining: bool,
     /// Name of the application and the interfaces it serves.
     pub application: (String, Vec<String>),
 }
@@ -61,6 +63,7 @@ impl View {
             highest_seen: GlobalIndex(0),
             checks: BTreeMap::new(),
             under_way: (0, 0),
+            is_draining: false,
             application: (String::new(), Vec::new()),
         }
     }

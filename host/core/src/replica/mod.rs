@@ -228,6 +228,11 @@ impl Replica {
         (self.batching.in_flight.len(), self.batching.queued())
     }
 
+    /// Whether transactions are refused, upon [`Input::Drain`].
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     fn input(&mut self, input: Input) {
         match input {
             Input::Message { from, message } => {
