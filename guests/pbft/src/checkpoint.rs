@@ -234,8 +234,8 @@ impl<R: Rotation> Replica<R> {
         }
     }
 
-    /// Writes down which proposals were executed: needed for the next checkpoint only, so
-    /// nothing waits for it.
+    /// Writes down which proposals were executed: needed for the next checkpoint only, and not
+    /// even there if too few know it, so nothing waits for it.
     pub(crate) fn save_executed(&mut self) {
         let mut unsaved = std::mem::take(&mut self.unsaved).into_iter().peekable();
         while let Some((first, digest)) = unsaved.next() {

@@ -293,7 +293,6 @@ impl<R: Rotation> Replica<R> {
 
     /// Upon the host's word that everything up to `index` is final.
     pub(crate) fn on_final(&mut self, index: u64, batches: &[Digest]) {
-        self.must_save |= !self.unsaved.is_empty();
         self.pool.finish(batches);
         self.last_final = self.last_final.max(index);
         if index > self.executed {

@@ -65,7 +65,6 @@ pub struct Replica<R> {
     pub(crate) proposals: BTreeMap<u64, Digest>,
     /// Those of them that no record names yet.
     pub(crate) unsaved: Vec<(u64, Digest)>,
-    pub(crate) must_save: bool,
     /// Where this node proposes next when it leads.
     pub(crate) next_seq: u64,
     /// Sequence numbers whose proposal lists batches that are not held.
@@ -173,7 +172,6 @@ impl<R: Rotation> Replica<R> {
             base: 0,
             proposals: BTreeMap::new(),
             unsaved: Vec::new(),
-            must_save: false,
             next_seq: 1,
             lacking: BTreeSet::new(),
             checkpoints: CheckpointVotes::new(authorities),
@@ -292,10 +290,10 @@ impl<R: Rotation> Replica<R> {
     /// What every step ends with, once for all its events.
     pub(crate) fn finish(&mut self) -> Outcome {
         while self.execute() || self.propose() {}
-        if self.must_save || (!self.out.durable.is_empty() && !self.unsaved.is_empty()) {
+        // They ride along: a record of their own would be a sync more for each proposal.
+        if !self.out.durable.is_empty() && !self.unsaved.is_empty() {
             self.save_executed();
         }
-        self.must_save = false;
         self.arm();
         self.measure();
         std::mem::take(&mut self.out)

@@ -2,14 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use moult_sdk::engine::Recipients;
+use moult_sdk::engine::{Action, Recipients};
 use moult_sdk::{AuthorityIndex, CommitIndex, NowMs, Stake};
 
 use crate::codec::{APPEND_BYTES, Append, Payload, entry_bytes};
 use crate::config::Planted;
 use crate::progress::{Mode, Progress, quorum_index};
 use crate::raft::{Raft, Role};
+use crate::timing::PACE_TIMER;
 use crate::types::{Entry, Position, Term};
+
+/// So long the first batch waits for as many others as the last entry had, in milliseconds.
+const GATHER_MS: u64 = 2;
+/// Entries that are not final before more of them are paced: while one is ordered and signed
+/// for, the clients of the other are answered and write again.
+const UNPACED: u64 = 2;
 
 /// What a leader keeps of its term.
 pub(crate) struct Leadership {
@@ -17,6 +24,10 @@ pub(crate) struct Leadership {
     progress: Vec<Progress>,
     /// The first entry of the term, once it is there.
     first: Option<CommitIndex>,
+    /// When the last entry was made, and of how many batches.
+    proposed: (NowMs, usize),
+    /// Since when batches wait for the next.
+    waiting_since: Option<NowMs>,
     /// The log grew or was confirmed since the last count.
     is_counted: bool,
     handover: Option<Handover>,
@@ -45,6 +56,8 @@ impl Leadership {
         Self {
             progress: vec![Progress::new(last, now); authorities],
             first: None,
+            proposed: (now, 0),
+            waiting_since: None,
             is_counted: false,
             handover: None,
         }
@@ -136,7 +149,7 @@ impl Raft {
                 && last.saturating_sub(self.last_final.0) < self.config.window
                 && !is_paused
                 && is_told;
-            if !has_room && !is_first {
+            if !is_first && (!has_room || self.paces()) {
                 break;
             }
             let batches = self.pool.oldest(if is_told { self.batches_max } else { 0 }, u64::MAX);
@@ -144,6 +157,10 @@ impl Raft {
                 break;
             }
             is_first = false;
+            if let Role::Leader(leadership) = &mut self.role {
+                leadership.proposed = (self.now, batches.len());
+                leadership.waiting_since = None;
+            }
             self.append(Entry { term: self.term, batches: batches.into() });
         }
         let has_more = self.log.last().index >= from;
@@ -155,6 +172,33 @@ impl Raft {
             }
         }
         has_more
+    }
+
+    /// Whether the next entry has to wait for more batches; if so, for how long is set.
+    fn paces(&mut self) -> bool {
+        let waiting = self.pool.waiting();
+        let Role::Leader(leadership) = &mut self.role else { return false };
+        if waiting == 0 || waiting >= self.batches_max {
+            return false;
+        }
+        let since = *leadership.waiting_since.get_or_insert(self.now);
+        let (proposed, former) = leadership.proposed;
+        let unfinal = self.log.last().index.0.saturating_sub(self.last_final.0);
+        let due = if unfinal >= UNPACED {
+            proposed.saturating_add(self.config.pace_ms)
+        } else if waiting >= former {
+            self.now
+        } else {
+            since.saturating_add(GATHER_MS.min(self.config.pace_ms))
+        };
+        if due <= self.now {
+            return false;
+        }
+        if self.timers.pace_ms.is_none_or(|at| at > due) {
+            self.timers.pace_ms = Some(due);
+            self.out.release.push(Action::SetTimer { id: PACE_TIMER, after_ms: due - self.now });
+        }
+        true
     }
 
     /// Commits what a quorum has, if it is of this term: an entry of an earlier one may

@@ -13,6 +13,8 @@ pub(crate) const ELECTION_TIMER: u64 = 1;
 pub(crate) const TICK_TIMER: u64 = 2;
 /// Runs while a follower waits for batches, or batches wait for the leader.
 pub(crate) const RETRY_TIMER: u64 = 3;
+/// The leader has gathered batches for long enough.
+pub(crate) const PACE_TIMER: u64 = 4;
 /// Most batches named to the leader, or asked for anew, at once.
 const RETRIED_MAX: usize = 64;
 
@@ -23,6 +25,8 @@ pub(crate) struct Timers {
     election_ms: Option<NowMs>,
     tick: bool,
     retry: bool,
+    /// When the pace timer fires.
+    pub(crate) pace_ms: Option<NowMs>,
 }
 
 impl Raft {
@@ -94,6 +98,7 @@ impl Raft {
                 self.timers.retry = false;
                 self.retry();
             }
+            PACE_TIMER => self.timers.pace_ms = None,
             _ => {}
         }
     }

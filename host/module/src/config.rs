@@ -1,7 +1,7 @@
 //! The settings that every node must share for modules to behave alike.
 
 use wasmtime::{
-    Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy, WasmFeatures,
+    Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy, WasmFeatures,
 };
 
 use crate::limits::Limits;
@@ -79,8 +79,9 @@ pub(crate) fn runtime_config(limits: &Limits) -> Config {
         .table_elements(TABLE_SLOT_ELEMENTS)
         .max_component_instance_size(MAX_INSTANCE_BYTES)
         .max_core_instance_size(MAX_INSTANCE_BYTES)
-        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
-        .table_keep_resident(KEEP_RESIDENT_BYTES);
+        .linear_memory_keep_resident(MEMORY_KEPT_BYTES)
+        .table_keep_resident(TABLE_KEPT_BYTES)
+        .pagemap_scan(Enabled::Auto);
     let mut config = deterministic_config();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
@@ -99,8 +100,13 @@ const TABLE_SLOT_ELEMENTS: usize = 1 << 20;
 /// some hundred kilobytes.
 const MAX_INSTANCE_BYTES: usize = 4 << 20;
 
-/// Memory of a slot that is zeroed by hand rather than given back to the kernel.
-const KEEP_RESIDENT_BYTES: usize = 64 << 10;
+/// Memory of a slot that is set back by hand rather than given back to the kernel and faulted
+/// in anew, page by page, by the next instance; an application has one for each block. Where
+/// the kernel tells which pages were written (Linux 6.7), only those of them count.
+const MEMORY_KEPT_BYTES: usize = 1 << 20;
+
+/// The same of a table.
+const TABLE_KEPT_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {

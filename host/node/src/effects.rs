@@ -54,7 +54,7 @@ impl Effects {
                 self.runtime.spawn(async move {
                     let present = shared.view().epoch.manifest.clone();
                     let me = moult_crypto::Signer::public_key(&shared.keys);
-                    let state = shared.store.state().snapshot();
+                    let (_, state) = shared.state.view();
                     let checks = shared.modules.check(&proposal, &present, me, state).await;
                     shared.view_mut(|view| {
                         view.checks.insert(hash, checks.clone());

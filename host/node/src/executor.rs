@@ -1,14 +1,15 @@
-//! The thread that applies final blocks: in order, each exactly once, also after a crash.
+//! The thread that executes final blocks: in order, each exactly once, also after a crash.
 //!
-//! The position is written with the effects, in one batch of the store. On start, the blocks
-//! between that position and the last final one are applied first; the position rules where
+//! Clients are told when their block is executed; its effects reach the disk later, together
+//! with those of others and with the position, in one batch of the store. On start, the blocks
+//! between that position and the last final one are executed first; the position rules where
 //! this begins and is never guessed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
-use moult_core::Input;
 use moult_core::execution::{self, Receipt, StateAccumulator};
 use moult_core::io::EpochStart;
 use moult_core::ports::ApplicationInstance;
@@ -34,20 +35,15 @@ pub(crate) enum Work {
 /// Key of the executor's own record in the replicated map; not part of the state root.
 const OWN_KEY: &[u8] = &[3];
 
-/// What blocks gave that are executed and not applied: nobody was told yet.
-#[derive(Default)]
-struct Unapplied {
-    receipts: Vec<(TransactionId, Receipt)>,
-    /// Position and root after each block.
-    roots: Vec<(GlobalIndex, Digest)>,
-}
-
 /// Memory for entries of the state that were used lately.
-const STATE_MEMORY_BYTES: usize = 64 << 20;
-/// Executed blocks are applied to the state on disk at the latest after so many receipts,
-const UNAPPLIED_RECEIPTS_MAX: usize = 4096;
-/// or so many written bytes.
-const UNAPPLIED_BYTES_MAX: usize = 8 << 20;
+pub(crate) const STATE_MEMORY_BYTES: usize = 64 << 20;
+/// Clients are told after so many receipts at the latest, also in the midst of many blocks.
+const RECEIPTS_MAX: usize = 4096;
+/// Effects of executed blocks are written to disk after so many bytes: enough that most of
+/// what changes again and again is written once, little enough to be done in milliseconds,
+const UNWRITTEN_BYTES_MAX: usize = 2 << 20;
+/// or when there was nothing to execute for so long.
+const IDLE: Duration = Duration::from_millis(200);
 
 /// The application that runs, for queries.
 #[derive(Clone)]
@@ -62,13 +58,18 @@ pub(crate) struct Running {
 pub(crate) struct Executor {
     shared: Arc<Shared>,
     state: Arc<WorkingState>,
-    /// Executed and not yet in the state on disk.
-    unapplied: Unapplied,
     runtime: tokio::runtime::Handle,
-    applied: GlobalIndex,
+    /// The last block that was executed.
+    executed: GlobalIndex,
     accumulator: StateAccumulator,
-    /// State root after `applied`, before any upgrade that followed it.
+    /// State root after `executed`, before any upgrade that followed it.
     root: Digest,
+    /// Whom to tell what was executed.
+    receipts: Vec<(TransactionId, Receipt)>,
+    /// The last block that was told of.
+    told: GlobalIndex,
+    /// Something executed is not on disk.
+    is_unwritten: bool,
     /// The epoch whose application has taken the state over; none before genesis.
     epoch: Option<(EpochStart, Running)>,
     /// Number of the epoch up to which upgrades are in the state.
@@ -79,14 +80,13 @@ pub(crate) struct Executor {
 impl Executor {
     /// Takes up the position that is in the state.
     pub(crate) fn new(shared: Arc<Shared>, runtime: tokio::runtime::Handle) -> Result<Self, String> {
-        let state = shared.store.state();
-        let applied = state.applied().map_err(|e| e.to_string())?;
+        let applied = shared.store.state().applied().map_err(|e| e.to_string())?;
         let accumulator = if applied.accumulator.is_empty() {
             StateAccumulator::default()
         } else {
             StateAccumulator::from_bytes(&applied.accumulator).ok_or("the state's accumulator is damaged")?
         };
-        let state = Arc::new(WorkingState::new(state, STATE_MEMORY_BYTES));
+        let state = shared.state.clone();
         let own = StateReader::get(state.as_ref(), OWN_KEY);
         let (upgraded, root) = match own {
             Some(bytes) => {
@@ -98,36 +98,33 @@ impl Executor {
         Ok(Self {
             shared,
             state,
-            unapplied: Unapplied::default(),
             runtime,
-            applied: applied.global,
+            executed: applied.global,
             accumulator,
             root,
+            receipts: Vec::new(),
+            told: applied.global,
+            is_unwritten: false,
             epoch: None,
             upgraded,
             waiting_reads: BTreeMap::new(),
         })
     }
 
-    /// The last block that is applied and the root after it.
-    pub(crate) fn position(&self) -> (GlobalIndex, Digest) {
-        (self.applied, self.root)
-    }
-
-    /// Applies everything that is final in the store and not in the state.
+    /// Executes everything that is final in the store and not in the state.
     pub(crate) fn replay(&mut self) -> Result<u64, String> {
         let store = self.shared.store.clone();
         let last = store.last_final().map_err(|e| e.to_string())?;
-        if self.applied > last {
+        if self.executed > last {
             // The state was flushed and the chain's tail lost: peers have the blocks, and
             // they are skipped when they come (they were executed).
-            tracing::warn!(target: "executor", applied = self.applied.0, last_final = last.0, "the state is ahead of the stored chain");
+            tracing::warn!(target: "executor", executed = self.executed.0, last_final = last.0, "the state is ahead of the stored chain");
         }
-        let first = self.applied;
-        while self.applied < last {
-            let blocks = store.final_blocks(self.applied.next(), 1 << 20).map_err(|e| e.to_string())?;
+        let first = self.executed;
+        while self.executed < last {
+            let blocks = store.final_blocks(self.executed.next(), 1 << 20).map_err(|e| e.to_string())?;
             if blocks.is_empty() {
-                return Err(format!("block {} is final but not in the store", self.applied.next()));
+                return Err(format!("block {} is final but not in the store", self.executed.next()));
             }
             for record in blocks {
                 let mut batches = Vec::with_capacity(record.block.batches.len());
@@ -140,17 +137,27 @@ impl Executor {
                 self.block(&record, &batches)?;
             }
         }
-        self.apply()?;
-        Ok(self.applied.0 - first.0)
+        self.write()?;
+        Ok(self.executed.0 - first.0)
     }
 
     /// Runs until the queue is closed. An error is fatal for the node: it is returned and
-    /// nothing later is applied.
+    /// nothing later is executed.
     pub(crate) fn run(mut self, work: &Receiver<Work>) -> Result<(), String> {
-        self.report(self.position());
-        while let Ok(item) = work.recv() {
-            let mut next = Some(item);
-            // What has queued up is written at once, then reported.
+        self.report();
+        loop {
+            let wait = if self.is_unwritten { IDLE } else { Duration::MAX };
+            let mut next = match work.recv_timeout(wait) {
+                Ok(item) => Some(item),
+                Err(end) => {
+                    self.write()?;
+                    if end == RecvTimeoutError::Disconnected {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            // What has queued up is told at once.
             while let Some(item) = next {
                 match item {
                     Work::Block(record, batches) => self.block(&record, &batches)?,
@@ -159,50 +166,59 @@ impl Executor {
                 }
                 next = work.try_recv().ok();
             }
-            self.apply()?;
+            self.tell()?;
             self.serve_reads();
+            if self.state.pending_bytes() >= UNWRITTEN_BYTES_MAX {
+                self.write()?;
+            }
         }
+    }
+
+    fn report(&self) {
+        self.shared.note_executed(self.executed, self.root);
+    }
+
+    /// Clients learn of what was executed; what they are told is what a query finds.
+    fn tell(&mut self) -> Result<(), String> {
+        if self.told == self.executed {
+            return Ok(());
+        }
+        if self.state.has_failed() {
+            return Err("the state cannot be read".into());
+        }
+        self.shared.finish_writes(std::mem::take(&mut self.receipts));
+        self.told = self.executed;
+        self.report();
         Ok(())
     }
 
-    fn report(&self, (global, state_root): (GlobalIndex, Digest)) {
-        self.shared.view_mut(|view| view.executed = (global, state_root));
-        self.shared.executed.send_replace(global);
-        self.shared.internal(Input::Executed { global, state_root });
-    }
-
-    /// Applies what was executed to the state on disk; then, and not before, clients learn
-    /// of it, so that what they were told is what a query finds.
-    fn apply(&mut self) -> Result<(), String> {
-        let Unapplied { receipts, roots } = std::mem::take(&mut self.unapplied);
-        if roots.is_empty() {
+    /// Writes what was executed to disk.
+    fn write(&mut self) -> Result<(), String> {
+        if !self.is_unwritten {
             return Ok(());
         }
         self.state
-            .apply(self.applied, &self.accumulator.to_bytes())
+            .flush(&self.accumulator.to_bytes())
             .map_err(|e| format!("the state cannot be written: {e}"))?;
-        self.shared.finish_writes(receipts);
-        for position in roots {
-            self.report(position);
-        }
+        self.is_unwritten = false;
         Ok(())
     }
 
     fn serve_reads(&mut self) {
-        let later = self.waiting_reads.split_off(&self.applied.next());
+        let later = self.waiting_reads.split_off(&self.executed.next());
         for id in std::mem::replace(&mut self.waiting_reads, later).into_values().flatten() {
             self.shared.finish_read(id);
         }
     }
 
     fn block(&mut self, record: &BlockRecord, batches: &[Arc<HeldBatch>]) -> Result<(), String> {
-        if record.global <= self.applied {
+        if record.global <= self.executed {
             return Ok(());
         }
-        if record.global != self.applied.next() {
+        if record.global != self.executed.next() {
             return Err(format!(
                 "block {} after block {}: a gap in the executed chain",
-                record.global, self.applied
+                record.global, self.executed
             ));
         }
         if self.epoch.as_ref().is_none_or(|(start, _)| start.manifest.number != record.epoch) {
@@ -225,16 +241,17 @@ impl Executor {
         let mut writes = done.writes;
         self.root = done.accumulator.root();
         writes.insert(OWN_KEY.to_vec(), Some(encode(&(number, self.root))));
-        self.state.take_up(writes);
-        self.applied = record.global;
+        self.state.take_up(record.global, writes);
+        self.executed = record.global;
         self.accumulator = done.accumulator;
+        self.is_unwritten = true;
         self.shared.metrics.executed(record, done.receipts.len());
-        self.unapplied.receipts.extend(done.receipts);
-        self.unapplied.roots.push((self.applied, self.root));
-        if self.unapplied.receipts.len() >= UNAPPLIED_RECEIPTS_MAX
-            || self.state.pending_bytes() >= UNAPPLIED_BYTES_MAX
-        {
-            self.apply()?;
+        self.receipts.extend(done.receipts);
+        if self.receipts.len() >= RECEIPTS_MAX {
+            self.tell()?;
+        }
+        if self.state.pending_bytes() >= UNWRITTEN_BYTES_MAX {
+            self.write()?;
         }
         Ok(())
     }
@@ -247,7 +264,7 @@ impl Executor {
     /// Makes the epoch's application the one that runs; upgrades the state once where the
     /// pin changed.
     fn enter(&mut self, start: EpochStart) -> Result<(), String> {
-        self.apply()?;
+        self.tell()?;
         let number = start.manifest.number.0;
         let pin = start.manifest.pin(World::Application).cloned().ok_or("the epoch pins no application")?;
         let running = self.load(&pin)?;
@@ -275,10 +292,9 @@ impl Executor {
                 tracing::info!(target: "executor", epoch = number, application = running.info.name, version = running.info.version, "the application has taken the state over");
             }
             writes.insert(OWN_KEY.to_vec(), Some(encode(&(number, self.root))));
-            self.state.take_up(writes);
-            self.state
-                .apply(self.applied, &self.accumulator.to_bytes())
-                .map_err(|e| format!("the state cannot be written: {e}"))?;
+            self.state.take_up(self.executed, writes);
+            self.is_unwritten = true;
+            self.write()?;
             self.upgraded = Some(number);
         }
         self.shared.view_mut(|view| {
@@ -305,7 +321,7 @@ impl Executor {
                 Err(problem) if self.shared.is_stopping() => return Err(problem),
                 Err(problem) => {
                     tracing::error!(target: "executor", module = %pin.hash, problem, "the pinned application cannot be loaded; trying again");
-                    self.runtime.block_on(tokio::time::sleep(std::time::Duration::from_secs(1)));
+                    self.runtime.block_on(tokio::time::sleep(Duration::from_secs(1)));
                 }
             }
         }

@@ -145,8 +145,7 @@ impl NodeHandle {
     /// No application, a refusal, or a fault.
     pub fn query_at(&self, request: &[u8]) -> Result<(GlobalIndex, Vec<u8>), QueryError> {
         let running = self.shared.running().ok_or(QueryError::NotReady)?;
-        let snapshot = self.shared.store.state().snapshot_at();
-        let (index, state) = snapshot.map_err(|e| QueryError::Fault(e.to_string()))?;
+        let (index, state) = self.shared.state.view();
         let overlay = Overlay::new(state, execution::APPLICATION_PREFIX);
         let answer = running.instance.query(overlay, &running.config, request);
         let answer = answer.map_err(|fault| QueryError::Fault(fault.to_string()))?;
@@ -155,7 +154,7 @@ impl NodeHandle {
 
     /// The receipt of a transaction, as far as its client's window reaches back.
     pub fn receipt(&self, id: &TransactionId) -> Option<Receipt> {
-        execution::receipt(&self.shared.store.state().snapshot(), id)
+        execution::receipt(&self.shared.state.view().1, id)
     }
 
     /// Checks a proposal as the ledger will, and puts it forward in this authority's name.

@@ -14,7 +14,7 @@ use moult_crypto::{KeyPair, Signer};
 use moult_module::{Compile, CompileWorker, HostConfig, Limits, ModuleHost};
 use moult_net::{NetConfig, NetLimits, Network};
 use moult_store::{
-    DirLock, DurableLog, GuardCheck, GuardFile, GuardFileError, LogWriter, Store, StoreOptions,
+    DirLock, DurableLog, GuardCheck, GuardFile, GuardFileError, LogWriter, Store, StoreOptions, WorkingState,
 };
 use moult_types::{AuthorityId, Genesis, ProposalId};
 use thiserror::Error;
@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use crate::api::{Api, Protocol, Server};
 use crate::config::NodeConfig;
 use crate::effects::Effects;
-use crate::executor::{Executor, Work};
+use crate::executor::{Executor, STATE_MEMORY_BYTES, Work};
 use crate::files::{FileError, read_key, read_token};
 use crate::genesis::{GenesisError, GenesisFile};
 use crate::metrics::Metrics;
@@ -337,7 +337,8 @@ fn share(
     let applied = opened.store.state().applied().map_err(store_error)?;
     let view = View::new(epoch, ledger, (applied.global, moult_types::Digest::ZERO));
     let store = opened.store.clone();
-    Shared::new(config, keys, authority, genesis.chain(), store, modules, Metrics::default(), view)
+    let state = WorkingState::new(store.state(), STATE_MEMORY_BYTES).map_err(store_error)?;
+    Shared::new(config, keys, authority, genesis.chain(), store, state, modules, Metrics::default(), view)
         .map_err(|e| NodeError::Fatal(format!("the system gives no randomness: {e}")))
 }
 
@@ -422,8 +423,13 @@ async fn drive(
             return;
         }
         let wait = replica.next_wake_ms().saturating_sub(shared.now().mono_ms);
+        let awaits_execution = replica.awaits_execution();
+        let executed = shared.take_executed(awaits_execution);
+        let is_told = awaits_execution && executed.is_some();
+        inputs.extend(executed);
         let first = tokio::select! {
             biased;
+            () = std::future::ready(()), if is_told => None,
             input = queues.answers.recv() => input,
             input = queues.inputs.recv() => input,
             () = tokio::time::sleep(Duration::from_millis(wait)) => None,

@@ -14,6 +14,10 @@ use crate::shared::Shared;
 /// Most digests that one question may name.
 const FETCH_MAX: usize = 256;
 
+/// Batches of so many bytes of transactions, at most, travel with the engine's messages, so
+/// that a proposal does not overtake the batches that it names.
+const SMALL_BATCHES_BYTES: usize = 16 << 10;
+
 /// Which stream a message travels in.
 pub(crate) fn class_of(message: &Message) -> Class {
     match message {
@@ -23,7 +27,10 @@ pub(crate) fn class_of(message: &Message) -> Class {
         | Message::System(_)
         | Message::ReadQuery { .. }
         | Message::ReadReply { .. } => Class::Consensus,
-        Message::Batches(_) => Class::Batches,
+        Message::Batches(batches) => {
+            let bytes: usize = batches.iter().map(|signed| signed.batch.payload_bytes()).sum();
+            if bytes <= SMALL_BATCHES_BYTES { Class::Consensus } else { Class::Batches }
+        }
         Message::FetchBatches(_)
         | Message::FetchBlocks { .. }
         | Message::Blocks(_)
@@ -121,25 +128,25 @@ impl Peers {
     async fn serve_batches(&self, to: PublicKey, digests: Vec<Digest>) {
         let (store, limit) = (self.0.store.clone(), self.0.config.limits.serve_bytes_max);
         let found = blocking(move || {
-            let (mut frames, mut batches, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let (mut messages, mut batches, mut bytes) = (Vec::new(), Vec::new(), 0);
             for digest in digests {
                 let Ok(Some(encoded)) = store.batch(digest) else { continue };
                 let Ok(batch) = decode::<SignedBatch>(&encoded) else { continue };
                 bytes += encoded.len();
                 batches.push(batch);
                 if bytes >= limit {
-                    frames.push(encode(&Message::Batches(std::mem::take(&mut batches))));
+                    messages.push(Message::Batches(std::mem::take(&mut batches)));
                     bytes = 0;
                 }
             }
             if !batches.is_empty() {
-                frames.push(encode(&Message::Batches(batches)));
+                messages.push(Message::Batches(batches));
             }
-            frames
+            messages.iter().map(|message| (class_of(message), encode(message))).collect::<Vec<_>>()
         });
         let (Ok(frames), Some(network)) = (found.await, self.0.network.get()) else { return };
-        for frame in frames {
-            send(network, &to, Class::Batches, frame.into());
+        for (class, frame) in frames {
+            send(network, &to, class, frame.into());
         }
     }
 

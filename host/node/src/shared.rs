@@ -11,8 +11,8 @@ use moult_core::verify::VerifyContext;
 use moult_core::{Input, Now};
 use moult_crypto::KeyPair;
 use moult_net::Network;
-use moult_store::{Store, WriterStats};
-use moult_types::{AuthorityId, ChainId, ClientTransaction, GlobalIndex, TransactionId};
+use moult_store::{Store, WorkingState, WriterStats};
+use moult_types::{AuthorityId, ChainId, ClientTransaction, Digest, GlobalIndex, TransactionId};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::config::NodeConfig;
@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) authority: AuthorityId,
     pub(crate) chain: ChainId,
     pub(crate) store: Store,
+    /// What the executor executed; changed by it alone.
+    pub(crate) state: Arc<WorkingState>,
     pub(crate) modules: Modules,
     pub(crate) metrics: Metrics,
     pub(crate) network: OnceLock<Network>,
@@ -69,6 +71,7 @@ pub(crate) struct Shared {
     writes: Mutex<BTreeMap<TransactionId, Vec<Waiter>>>,
     /// The last block that is executed here, for those who follow the chain.
     pub(crate) executed: watch::Sender<GlobalIndex>,
+    position: Position,
     reads: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
     next_read: AtomicU64,
     next_anonymous: AtomicU64,
@@ -90,6 +93,14 @@ pub(crate) struct Queues {
     pub(crate) answers: mpsc::UnboundedReceiver<Input>,
 }
 
+/// What the executor has to say to the replica, which mostly takes it along with something
+/// else: each block would wake it once more.
+#[derive(Default)]
+struct Position {
+    news: Mutex<Option<(GlobalIndex, Digest)>>,
+    is_awaited: AtomicBool,
+}
+
 impl Shared {
     #[allow(clippy::too_many_arguments, reason = "the parts of a node, put together once")]
     pub(crate) fn new(
@@ -98,6 +109,7 @@ impl Shared {
         authority: AuthorityId,
         chain: ChainId,
         store: Store,
+        state: WorkingState,
         modules: Modules,
         metrics: Metrics,
         view: View,
@@ -112,11 +124,13 @@ impl Shared {
             authority,
             chain,
             store,
+            state: Arc::new(state),
             modules,
             metrics,
             network: OnceLock::new(),
             verify: RwLock::new(None),
             executed: watch::Sender::new(view.executed.0),
+            position: Position::default(),
             inputs,
             answers,
             view: RwLock::new(view),
@@ -134,6 +148,25 @@ impl Shared {
             ended: Notify::new(),
         };
         Ok((Arc::new(shared), Queues { inputs: input_queue, answers: answer_queue }))
+    }
+
+    /// Blocks up to `global` are executed.
+    pub(crate) fn note_executed(&self, global: GlobalIndex, state_root: Digest) {
+        *self.position.news.lock().unwrap_or_else(PoisonError::into_inner) = Some((global, state_root));
+        self.view_mut(|view| view.executed = (global, state_root));
+        self.executed.send_replace(global);
+        if self.position.is_awaited.load(Ordering::SeqCst) {
+            self.internal(Input::Wake);
+        }
+    }
+
+    /// What was executed since the last call. With `is_awaited` the replica is woken by the
+    /// next block, unless it is told of one here.
+    pub(crate) fn take_executed(&self, is_awaited: bool) -> Option<Input> {
+        // Before the look: whatever comes after it wakes.
+        self.position.is_awaited.store(is_awaited, Ordering::SeqCst);
+        let news = self.position.news.lock().unwrap_or_else(PoisonError::into_inner).take();
+        news.map(|(global, state_root)| Input::Executed { global, state_root })
     }
 
     pub(crate) fn now(&self) -> Now {

@@ -46,10 +46,10 @@ impl StateStore {
     /// # Errors
     /// The database, or a read through a snapshot that failed before: the writes may be
     /// wrong, none was made. The executor must end either way.
-    pub fn apply(
+    pub fn apply<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &self,
         global: GlobalIndex,
-        writes: &BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+        writes: &BTreeMap<K, Option<V>>,
         accumulator: &[u8],
     ) -> Result<(), StoreError> {
         if self.has_failed() {
@@ -58,14 +58,15 @@ impl StateStore {
         let mut batch = self.tables.db.batch();
         let state = self.tables.keyspace(Table::State);
         for (key, value) in writes {
+            let key = key.as_ref();
             // One byte more: the prefix. The database does not take empty keys.
             if key.is_empty() || key.len() > KEY_BYTES_MAX + 1 {
                 let reason = format!("a key of {} bytes was written", key.len());
                 return Err(StoreError::corrupt(&self.tables.path, "the replicated state", reason));
             }
             match value {
-                Some(value) => batch.insert(state, key.as_slice(), value.as_slice()),
-                None => batch.remove(state, key.as_slice()),
+                Some(value) => batch.insert(state, key, value.as_ref()),
+                None => batch.remove(state, key),
             }
         }
         let applied = Applied { global, accumulator: accumulator.to_vec() };

@@ -1,8 +1,13 @@
 //! The executor's working copy of the replicated map: the state on disk, the writes of
-//! blocks that were executed and are not applied to it yet, and a bounded memory of entries
-//! that were read or written lately. Several blocks become one write of the database, and
-//! what a busy client or key needs is not looked up there again. One executor owns it; other
-//! readers take snapshots of the store.
+//! executed blocks that are not on disk yet, and a bounded memory of entries that were read or
+//! written lately. Many blocks become one write of the database, so that what changes in each
+//! of them (a busy client's receipts, the position) is written once; and what a busy client or
+//! key needs is not looked up there again. One executor writes it; others read its views.
+//!
+//! # Invariants
+//! - A view shows the state after one block, whole.
+//! - What is on disk is the state after an earlier or the same block, with that position; a
+//!   crash loses only what the blocks above it give again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +25,9 @@ const ENTRY_OVERHEAD_BYTES: usize = 96;
 /// For sizing the memory's tables.
 const ENTRY_BYTES_USUAL: usize = 256;
 
+/// Keys and values are shared between a view, the memory and the writes.
+type Writes = BTreeMap<Arc<[u8]>, Option<Arc<[u8]>>>;
+
 /// See the module's documentation.
 pub struct WorkingState {
     store: StateStore,
@@ -27,56 +35,89 @@ pub struct WorkingState {
 }
 
 struct Inner {
-    applied: Arc<dyn StateReader>,
-    pending: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    view: View,
     pending_bytes: usize,
-    recent: Cache<Vec<u8>, Option<Vec<u8>>, EntryWeight>,
+    recent: Cache<Arc<[u8]>, Option<Arc<[u8]>>, EntryWeight>,
+}
+
+/// The state after one block.
+#[derive(Clone)]
+struct View {
+    global: GlobalIndex,
+    on_disk: Arc<dyn StateReader>,
+    /// Cloned before it is changed only while somebody else reads it.
+    pending: Arc<Writes>,
 }
 
 #[derive(Clone)]
 struct EntryWeight;
 
-impl Weighter<Vec<u8>, Option<Vec<u8>>> for EntryWeight {
-    fn weight(&self, key: &Vec<u8>, value: &Option<Vec<u8>>) -> u64 {
-        (key.len() + value.as_ref().map_or(0, Vec::len) + ENTRY_OVERHEAD_BYTES) as u64
+impl Weighter<Arc<[u8]>, Option<Arc<[u8]>>> for EntryWeight {
+    fn weight(&self, key: &Arc<[u8]>, value: &Option<Arc<[u8]>>) -> u64 {
+        (key.len() + value.as_ref().map_or(0, |value| value.len()) + ENTRY_OVERHEAD_BYTES) as u64
     }
 }
 
 impl WorkingState {
-    /// Over the state as it is now, with a memory of so many bytes.
-    pub fn new(store: StateStore, memory_bytes: usize) -> Self {
+    /// Over the state as it is on disk, with a memory of so many bytes.
+    ///
+    /// # Errors
+    /// As [`StateStore::snapshot_at`].
+    pub fn new(store: StateStore, memory_bytes: usize) -> Result<Self, StoreError> {
         let recent = Cache::with_weighter(memory_bytes / ENTRY_BYTES_USUAL, memory_bytes as u64, EntryWeight);
-        let applied = store.snapshot();
-        let inner = Inner { applied, pending: BTreeMap::new(), pending_bytes: 0, recent };
-        Self { store, inner: Mutex::new(inner) }
+        let (global, on_disk) = store.snapshot_at()?;
+        let view = View { global, on_disk, pending: Arc::default() };
+        Ok(Self { store, inner: Mutex::new(Inner { view, pending_bytes: 0, recent }) })
     }
 
-    /// Takes the writes of one executed block up: every later read sees them.
-    pub fn take_up(&self, writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>) {
+    /// Takes the writes of executed blocks up to `global` up: every later read and view shows
+    /// them. To be called for whole blocks only.
+    pub fn take_up(&self, global: GlobalIndex, writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>) {
         let mut inner = self.inner();
+        let Inner { view, pending_bytes, recent } = &mut *inner;
+        view.global = global;
+        let pending = Arc::make_mut(&mut view.pending);
         for (key, value) in writes {
-            inner.pending_bytes += key.len() + value.as_ref().map_or(0, Vec::len);
-            inner.recent.insert(key.clone(), value.clone());
-            inner.pending.insert(key, value);
+            let (key, value) = (Arc::<[u8]>::from(key), value.map(Arc::<[u8]>::from));
+            *pending_bytes += value.as_ref().map_or(0, |value| value.len());
+            recent.insert(key.clone(), value.clone());
+            match pending.insert(key.clone(), value) {
+                Some(former) => *pending_bytes -= former.map_or(0, |former| former.len()),
+                None => *pending_bytes += key.len(),
+            }
         }
     }
 
-    /// Bytes taken up and not applied.
+    /// Bytes that were taken up and are not on disk.
     pub fn pending_bytes(&self) -> usize {
         self.inner().pending_bytes
     }
 
-    /// Applies what was taken up to the state on disk, at once with the position.
+    /// Writes what was taken up to disk, at once with the position.
     ///
     /// # Errors
     /// As [`StateStore::apply`].
-    pub fn apply(&self, global: GlobalIndex, accumulator: &[u8]) -> Result<(), StoreError> {
+    pub fn flush(&self, accumulator: &[u8]) -> Result<(), StoreError> {
+        // Readers and views go on meanwhile: only the one executor changes anything.
+        let View { global, pending, .. } = self.inner().view.clone();
+        self.store.apply(global, &pending, accumulator)?;
+        let on_disk = self.store.snapshot();
         let mut inner = self.inner();
-        self.store.apply(global, &inner.pending, accumulator)?;
-        inner.pending.clear();
+        inner.view = View { global, on_disk, pending: Arc::default() };
         inner.pending_bytes = 0;
-        inner.applied = self.store.snapshot();
         Ok(())
+    }
+
+    /// The state after the last block that was taken up, with its index, whatever comes
+    /// later. Not to be held for long: what it shows is kept in memory and on disk.
+    pub fn view(&self) -> (GlobalIndex, Arc<dyn StateReader>) {
+        let view = self.inner().view.clone();
+        (view.global, Arc::new(view))
+    }
+
+    /// See [`StateStore::has_failed`].
+    pub fn has_failed(&self) -> bool {
+        self.store.has_failed()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -88,18 +129,28 @@ impl StateReader for WorkingState {
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
         let mut inner = self.inner();
         if let Some(known) = inner.recent.get(key) {
-            return known.clone();
+            return known.as_deref().map(<[u8]>::to_vec);
         }
-        let value = match inner.pending.get(key) {
-            Some(written) => written.clone(),
-            None => inner.applied.get(key),
-        };
-        inner.recent.insert(key.to_vec(), value.clone());
+        let value = inner.view.get(key);
+        inner.recent.insert(key.into(), value.as_deref().map(Arc::from));
         value
     }
 
     fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let inner = self.inner();
-        scan_merged(inner.applied.as_ref(), &inner.pending, start, end, limit)
+        // Not under the lock: a view is whole.
+        self.view().1.scan(start, end, limit)
+    }
+}
+
+impl StateReader for View {
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        match self.pending.get::<[u8]>(key) {
+            Some(written) => written.as_deref().map(<[u8]>::to_vec),
+            None => self.on_disk.get(key),
+        }
+    }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        scan_merged(self.on_disk.as_ref(), &self.pending, start, end, limit)
     }
 }

@@ -374,33 +374,40 @@ fn an_old_guard_stays_noticed_however_long_the_node_goes_on() {
     }
 }
 
-/// Reads of the executor see blocks that are not applied; the disk gets them at once.
+/// Reads and views show blocks that are not on disk; the disk gets many of them at once. A
+/// view stays as it is, whatever comes later.
 #[test]
-fn the_working_state_shows_what_is_not_applied_yet() {
+fn the_working_state_shows_what_is_not_on_disk_yet() {
     let dir = tempfile::tempdir().expect("a directory");
     let state = create(dir.path()).state();
     let pairs = |pairs: &[(&str, Option<&str>)]| -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
         pairs.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.map(|v| v.as_bytes().to_vec()))).collect()
+    };
+    let keys = |reader: &dyn StateReader| -> Vec<u8> {
+        reader.scan(b"", None, 10).into_iter().filter(|(k, _)| k.len() == 1).map(|(k, _)| k[0]).collect()
     };
     // So little memory that nothing stays in it for long.
     for memory in [200, 1 << 20] {
         state
             .apply(GlobalIndex(1), &pairs(&[("a", Some("1")), ("c", Some("3")), ("b", None)]), b"")
             .expect("applied");
-        let working = moult_store::WorkingState::new(state.clone(), memory);
+        let working = moult_store::WorkingState::new(state.clone(), memory).expect("opened");
         assert_eq!(working.get(b"a"), Some(b"1".to_vec()));
-        working.take_up(pairs(&[("a", None), ("b", Some("2"))]));
+        working.take_up(GlobalIndex(2), pairs(&[("a", None), ("b", Some("2"))]));
         assert_eq!((working.get(b"a"), working.get(b"b")), (None, Some(b"2".to_vec())));
-        let keys = |reader: &dyn StateReader| -> Vec<u8> {
-            reader.scan(b"", None, 10).into_iter().filter(|(k, _)| k.len() == 1).map(|(k, _)| k[0]).collect()
-        };
         assert_eq!(keys(&working), b"bc");
         assert_eq!(keys(state.snapshot().as_ref()), b"ac");
-        working.take_up(pairs(&[("b", Some("4"))]));
-        assert!(working.pending_bytes() > 0);
-        working.apply(GlobalIndex(3), b"root").expect("applied");
+        let (second, view) = working.view();
+        assert_eq!(second, GlobalIndex(2));
+        working.take_up(GlobalIndex(3), pairs(&[("b", Some("4")), ("c", None)]));
+        assert_eq!(working.pending_bytes(), "a".len() + "b4".len() + "c".len());
+        assert_eq!(keys(&working), b"b");
+        assert_eq!((keys(view.as_ref()), view.get(b"b")), (b"bc".to_vec(), Some(b"2".to_vec())));
+        working.flush(b"root").expect("written");
         assert_eq!((working.pending_bytes(), working.get(b"b")), (0, Some(b"4".to_vec())));
-        assert_eq!(keys(state.snapshot().as_ref()), b"bc");
+        assert_eq!((keys(view.as_ref()), view.get(b"b")), (b"bc".to_vec(), Some(b"2".to_vec())));
+        assert_eq!(working.view().0, GlobalIndex(3));
+        assert_eq!(keys(state.snapshot().as_ref()), b"b");
         assert_eq!(state.applied().expect("read").global, GlobalIndex(3));
     }
 }

@@ -127,6 +127,16 @@ impl Batch {
         hash_of("moult batch", self)
     }
 
+    /// Bytes of its transactions, without the names of clients: the same for who sends it and
+    /// who receives it.
+    pub fn payload_bytes(&self) -> usize {
+        let bytes = |transaction: &Transaction| match transaction {
+            Transaction::Client(client) => client.payload.len(),
+            Transaction::System(system) => encode(system).len(),
+        };
+        self.transactions.iter().map(bytes).sum()
+    }
+
     /// What its author signs, in the scope of the epoch's number.
     pub fn statement(&self, digest: Digest) -> Statement {
         Statement {

@@ -1,5 +1,6 @@
 //! The replicated ordered map: what reads it, and writes that are not applied yet.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -96,9 +97,9 @@ impl ReadState for Overlay {
 }
 
 /// What [`StateReader::scan`] of `base` would give after `writes` (`None` removes).
-pub fn scan_merged(
+pub fn scan_merged<K: Borrow<[u8]> + Ord, V: AsRef<[u8]>>(
     base: &dyn StateReader,
-    writes: &BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    writes: &BTreeMap<K, Option<V>>,
     start: &[u8],
     end: Option<&[u8]>,
     limit: usize,
@@ -117,11 +118,11 @@ pub fn scan_merged(
         let last_page = page.len() < limit;
         let next = page.last().map(|(key, _)| [key.as_slice(), &[0]].concat());
         for (key, value) in page {
-            while let Some((written_key, change)) = written.next_if(|(k, _)| **k < key) {
-                found.extend(change.clone().map(|v| (written_key.clone(), v)));
+            while let Some((written_key, change)) = written.next_if(|(k, _)| (*k).borrow() < key.as_slice()) {
+                found.extend(written_pair(written_key, change));
             }
-            match written.next_if(|(k, _)| **k == key) {
-                Some((_, change)) => found.extend(change.clone().map(|v| (key, v))),
+            match written.next_if(|(k, _)| (*k).borrow() == key.as_slice()) {
+                Some((_, change)) => found.extend(written_pair(&key, change)),
                 None => found.push((key, value)),
             }
             if found.len() >= limit {
@@ -135,10 +136,14 @@ pub fn scan_merged(
         }
     }
     for (key, change) in written {
-        found.extend(change.clone().map(|v| (key.clone(), v)));
+        found.extend(written_pair(key, change));
     }
     found.truncate(limit);
     found
+}
+
+fn written_pair(key: &impl Borrow<[u8]>, change: &Option<impl AsRef<[u8]>>) -> Option<(Vec<u8>, Vec<u8>)> {
+    change.as_ref().map(|value| (key.borrow().to_vec(), value.as_ref().to_vec()))
 }
 
 impl State for Overlay {

@@ -224,7 +224,7 @@ fn any_prefix_of_the_records_is_an_earlier_state_and_damaged_ones_are_refused() 
 
 #[test]
 fn records_are_dropped_and_what_is_left_is_enough() {
-    let mut node = Bench::new(0, 1, "retained=10");
+    let mut node = Bench::new(0, 1, "retained=10\npace_ms=0");
     let mut kept = Vec::new();
     for n in 0..1_000_u64 {
         let mut digest = [0; 32];

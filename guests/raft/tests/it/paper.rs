@@ -3,7 +3,7 @@
 use moult_raft::codec::{Payload, Reply};
 use moult_raft::{Position, Term};
 use moult_sdk::CommitIndex;
-use moult_sdk::engine::{Action, Event, Recovered};
+use moult_sdk::engine::{Action, Event, Outcome, Recovered};
 
 use crate::bench::{Bench, append, at, ballot, batch, committed, entry, gauge, sent};
 use crate::net::Net;
@@ -245,13 +245,47 @@ fn a_base_above_what_is_final_here_has_to_wait() {
 
 #[test]
 fn one_authority_commits_by_itself_and_goes_on_from_what_is_final() {
-    let mut node = Bench::new(0, 1, "");
+    let mut node = Bench::new(0, 1, "pace_ms=0");
     let told = |n: u64| Event::Batches(vec![batch(entry(n, 1).batches[0])]);
     assert_eq!(committed(&node.step(vec![told(1)])), [2]);
     node.step(vec![Event::Final { index: CommitIndex(7), batches: entry(1, 1).batches.to_vec() }]);
     assert_eq!(committed(&node.step(vec![told(2), told(2)])), [8]);
     let recovered =
         Recovered { records: node.disk.clone(), last_final: CommitIndex(8), ..Recovered::default() };
-    let mut node = Bench::restart(0, 1, "", recovered);
+    let mut node = Bench::restart(0, 1, "pace_ms=0", recovered);
     assert_eq!(committed(&node.step(vec![told(3)])), [10]);
+}
+
+#[test]
+fn batches_gather_for_the_next_entry_but_not_for_long() {
+    let mut node = Bench::new(0, 1, "pace_ms=10");
+    let told = |n: u64| Event::Batches(vec![batch(entry(n, 1).batches[0])]);
+    let end = |index: u64| Event::Final { index: CommitIndex(index), batches: Vec::new() };
+    let waits = |outcome: &Outcome, after_ms| {
+        assert_eq!(committed(outcome), []);
+        assert!(outcome.release.contains(&Action::SetTimer { id: 4, after_ms }), "{outcome:?}");
+    };
+    node.step(vec![end(1)]);
+    // Nothing is on its way, or one entry: at once, if it is as large as the last.
+    assert_eq!(committed(&node.step(vec![told(1)])), [2]);
+    assert_eq!(committed(&node.step(vec![told(2)])), [3]);
+    // Two are not final: not before the pace allows it.
+    node.now += 4;
+    waits(&node.step(vec![told(3)]), 6);
+    node.now += 1;
+    assert_eq!(committed(&node.step(vec![told(4)])), []);
+    node.now += 5;
+    assert_eq!(committed(&node.step(vec![Event::Timer(4)])), [4]);
+    // The last had two batches: the first waits for a second,
+    node.step(vec![end(3)]);
+    waits(&node.step(vec![told(5)]), 2);
+    assert_eq!(committed(&node.step(vec![told(6)])), [5]);
+    // or for a moment; the timer still runs.
+    node.step(vec![end(5)]);
+    assert_eq!(committed(&node.step(vec![told(7)])), []);
+    node.now += 2;
+    assert_eq!(committed(&node.step(vec![Event::Timer(4)])), [6]);
+    // Enough for a full entry: at once, whatever is on its way.
+    assert_eq!(committed(&node.step(vec![told(8)])), [7]);
+    assert_eq!(committed(&node.step((9..25).map(told).collect())), [8]);
 }

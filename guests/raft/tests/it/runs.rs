@@ -12,10 +12,11 @@ pub(crate) fn storm(seed: u64) -> Options {
     let window = rng.range(8, 40);
     let pipeline = rng.range(1, 8);
     let retained = rng.pick(&[0, 3, 20, 256]);
+    let pace = Rng(seed).pick(&[0, 10, 40]);
     Options {
         seed,
         stakes,
-        config: format!("window={window}\npipeline={pipeline}\nretained={retained}\n"),
+        config: format!("window={window}\npipeline={pipeline}\npace_ms={pace}\nretained={retained}\n"),
         batches: rng.range(20, 200),
         loss: rng.pick(&[0, 2, 10, 25]),
         duplicates: rng.pick(&[0, 10]),

@@ -1,5 +1,6 @@
 //! Transactions into batches: closed at once when none of this node's is in flight, else by
-//! size or age. Also the batches of peers, and what was held when an epoch ends.
+//! size or age, or when those who were answered last have written again. Also the batches of
+//! peers, and what was held when an epoch ends.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,6 +16,10 @@ use crate::io::{Effect, Event, Persist, Refusal};
 
 /// What an encoded transaction takes beyond its payload, at most.
 const TRANSACTION_OVERHEAD_BYTES: usize = 128;
+/// Clients that are answered together write again together: so long after their batch was
+/// final the first of them wait for the others, in milliseconds. Each batch costs every node
+/// a signature to check, and each block much more.
+const GATHER_MS: u64 = 3;
 /// Own batches that are not final after this time are pushed again, in milliseconds.
 const RESEND_BATCH_MS: u64 = 1000;
 /// An idle chain moves at least this often while it must, in milliseconds.
@@ -30,8 +35,18 @@ pub(super) struct Batching {
     oldest_ms: Option<u64>,
     next_seq: u64,
     last_closed_ms: u64,
-    /// Own batches that are not final: digest -> when pushed last.
-    pub(super) in_flight: BTreeMap<Digest, u64>,
+    /// Own batches that are not final.
+    pub(super) in_flight: BTreeMap<Digest, InFlight>,
+    /// How many transactions are expected of those who were answered since the last batch.
+    expected: usize,
+    /// Until when they are waited for; in the past once all have come.
+    gather_until_ms: Option<u64>,
+}
+
+/// A batch on its way.
+pub(super) struct InFlight {
+    pub(super) pushed_ms: u64,
+    pub(super) transactions: usize,
 }
 
 impl Batching {
@@ -39,11 +54,33 @@ impl Batching {
         self.queue.len()
     }
 
+    /// When a batch of what is queued is to be closed, however small it is.
     fn close_ms(&self, settings: &super::Settings) -> Option<u64> {
-        self.oldest_ms.map(|at| at + settings.batch_delay_ms)
+        let oldest_ms = self.oldest_ms?;
+        let limit_ms = oldest_ms + settings.batch_delay_ms;
+        Some(match self.gather_until_ms {
+            Some(until_ms) => until_ms.min(limit_ms),
+            None if self.in_flight.is_empty() => oldest_ms,
+            None => limit_ms,
+        })
+    }
+
+    /// An own batch is final: its clients are about to be told.
+    fn ended(&mut self, digest: &Digest, now_ms: u64) {
+        let Some(batch) = self.in_flight.remove(digest) else { return };
+        if batch.transactions > 0 {
+            self.expected += batch.transactions;
+            self.gather_until_ms = Some(now_ms + GATHER_MS);
+        }
     }
 
     fn push(&mut self, transaction: Transaction, bytes: usize, now_ms: u64) {
+        if self.expected > 0 {
+            self.expected -= 1;
+            if self.expected == 0 {
+                self.gather_until_ms = Some(now_ms);
+            }
+        }
         self.queue_bytes += bytes;
         self.queue.push_back((transaction, bytes));
         self.oldest_ms.get_or_insert(now_ms);
@@ -66,6 +103,7 @@ impl Batching {
             taken.push(transaction);
         }
         self.queue_bytes -= bytes;
+        (self.expected, self.gather_until_ms) = (0, None);
         self.oldest_ms = if self.queue.is_empty() { None } else { Some(now_ms) };
         taken
     }
@@ -121,8 +159,7 @@ impl Replica {
         }
         loop {
             let (batching, room) = (&self.batching, self.has_room());
-            let due = batching.in_flight.is_empty()
-                || batching.queue_bytes >= self.settings.batch_bytes
+            let due = batching.queue_bytes >= self.settings.batch_bytes
                 || batching.close_ms(&self.settings).is_some_and(|at| at <= self.now.mono_ms);
             let tick = self.next_tick_ms().is_some_and(|at| at <= self.now.mono_ms);
             if !(room && (due && batching.queued() > 0 || tick)) {
@@ -152,10 +189,12 @@ impl Replica {
         if self.guard.batch().is_err() {
             return;
         }
+        let in_flight =
+            InFlight { pushed_ms: self.now.mono_ms, transactions: batch.transactions.len() };
         let statement = batch.statement(batch.digest());
         let signature = self.signer.sign_statement(self.chain, Scope::Number(batch.number), &statement);
         let held = Arc::new(HeldBatch::new(SignedBatch { batch, signature }));
-        self.batching.in_flight.insert(held.digest, self.now.mono_ms);
+        self.batching.in_flight.insert(held.digest, in_flight);
         let message = Message::Batches(vec![held.signed.clone()]);
         self.out.durable.push(Persist::Batch(held.clone()));
         self.send(self.members(), message);
@@ -237,7 +276,7 @@ impl Replica {
         {
             *bytes = bytes.saturating_sub(batch.encoded.len());
         }
-        self.batching.in_flight.remove(&digest);
+        self.batching.ended(&digest, self.now.mono_ms);
         self.ordering.missing.remove(&digest);
         self.ordering.repeated.remove(&digest);
         self.remember_done(digest);
@@ -260,12 +299,12 @@ impl Replica {
             .batching
             .in_flight
             .iter_mut()
-            .filter(|(_, at)| **at + RESEND_BATCH_MS <= now_ms)
+            .filter(|(_, batch)| batch.pushed_ms + RESEND_BATCH_MS <= now_ms)
             .take(4)
             .collect();
         let mut digests = Vec::new();
-        for (digest, at) in late {
-            *at = now_ms;
+        for (digest, batch) in late {
+            batch.pushed_ms = now_ms;
             digests.push(*digest);
         }
         for batch in digests.iter().filter_map(|digest| self.pending.get(digest)).cloned().collect::<Vec<_>>()

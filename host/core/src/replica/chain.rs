@@ -1,9 +1,10 @@
 //! From the engine's order to final blocks: assemble, prepare, certify, hand to execution.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use moult_sdk::engine::{Commit, Event as EngineEvent};
-use moult_sdk::{CommitIndex, Digest};
+use moult_sdk::{AuthorityIndex, CommitIndex, Digest};
 use moult_types::block::{link, prepare_statement};
 use moult_types::{
     Block, BlockRecord, Certificate, EpochIdentity, GlobalIndex, HeldBatch, Message, Scope, Signed,
@@ -16,6 +17,9 @@ use crate::io::{Effect, Event, GuardUpdate, Persist, Target};
 
 /// A prepare that did not lead to a final block is sent again after this time.
 const RESEND_PREPARE_MS: u64 = 300;
+/// A missing batch is asked for after this time: mostly its author has sent it to all, and the
+/// proposal that names it was faster.
+const PUSHED_MS: u64 = 10;
 /// Missing batches are asked for again after this time.
 const REFETCH_MS: u64 = 200;
 /// Most digests in one question.
@@ -58,7 +62,7 @@ impl Replica {
             let Some(batches) = self.payloads(&commit.batches) else {
                 let missing: Vec<_> =
                     commit.batches.iter().filter(|digest| self.payload(digest).is_none()).copied().collect();
-                self.fetch(missing, self.members());
+                self.miss(missing, None);
                 return any;
             };
             let Some(commit) = self.ordering.ordered.remove(&next) else { return any };
@@ -262,25 +266,44 @@ impl Replica {
         }
     }
 
-    /// Asks for batches that are not held, each at most once in a while.
-    pub(super) fn fetch(&mut self, batches: Vec<Digest>, from: Target) {
-        let now_ms = self.now.mono_ms;
-        let due: Vec<_> = batches
-            .into_iter()
-            .filter(|digest| self.payload(digest).is_none())
-            .filter(|digest| self.ordering.missing.get(digest).is_none_or(|at| at + REFETCH_MS <= now_ms))
-            .take(FETCH_MAX)
-            .collect();
-        if due.is_empty() {
-            return;
+    /// Notes batches that are needed and not held; they are asked for in a moment, if they have
+    /// not come by then.
+    pub(super) fn miss(&mut self, batches: Vec<Digest>, likely_holder: Option<AuthorityIndex>) {
+        for digest in batches {
+            // What was final once is in this node's own store.
+            let after_ms = if self.done.contains(&digest) { 0 } else { PUSHED_MS };
+            let ask_ms = self.now.mono_ms + after_ms;
+            if self.payload(&digest).is_none() && !self.ordering.missing.contains_key(&digest) {
+                self.ordering.missing.insert(digest, ask_ms);
+                self.ordering.asks.insert((ask_ms, digest), likely_holder);
+            }
         }
-        self.ordering.missing.extend(due.iter().map(|digest| (*digest, now_ms)));
-        self.out.release.push(Effect::Fetch { batches: due, from });
     }
 
-    pub(super) fn refetch_missing(&mut self) {
-        self.ordering.told_again.clear();
-        let missing: Vec<_> = self.ordering.missing.keys().copied().collect();
-        self.fetch(missing, self.members());
+    /// Asks for the batches whose time has come: first who likely has them, then everybody.
+    pub(super) fn ask_missing(&mut self) {
+        let now_ms = self.now.mono_ms;
+        let mut due: BTreeMap<Option<AuthorityIndex>, Vec<Digest>> = BTreeMap::new();
+        while let Some(first) = self.ordering.asks.first_entry()
+            && first.key().0 <= now_ms
+        {
+            let ((ask_ms, digest), holder) = first.remove_entry();
+            // Else it came, or is not needed any more.
+            if self.ordering.missing.get(&digest) == Some(&ask_ms) {
+                due.entry(holder).or_default().push(digest);
+            }
+        }
+        for (holder, digests) in due {
+            let from = match holder {
+                Some(holder) => Target::Keys(self.keys_of(std::iter::once(holder))),
+                None => self.members(),
+            };
+            for batches in digests.chunks(FETCH_MAX) {
+                self.out.release.push(Effect::Fetch { batches: batches.to_vec(), from: from.clone() });
+            }
+            let again_ms = now_ms + REFETCH_MS;
+            self.ordering.missing.extend(digests.iter().map(|digest| (*digest, again_ms)));
+            self.ordering.asks.extend(digests.into_iter().map(|digest| ((again_ms, digest), None)));
+        }
     }
 }

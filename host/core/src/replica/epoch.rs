@@ -70,6 +70,7 @@ impl Replica {
         self.last_prepare = None;
         self.diverged = false;
         self.ordering.missing.clear();
+        self.ordering.asks.clear();
         self.duties.clear();
         self.pending_bytes.clear();
         for batch in self.pending.values() {

@@ -37,7 +37,7 @@ use crate::verify::VerifyContext;
 pub use settings::Planted;
 pub use settings::{Recovery, Settings};
 
-use batching::Batching;
+use batching::{Batching, InFlight};
 use duties::Duties;
 use ordering::Ordering;
 use reads::Reads;
@@ -156,7 +156,8 @@ impl Replica {
         replica.note_guard(GuardUpdate::Started { count });
         for batch in recovery.batches {
             if replica.made(&batch, recovery.former.as_ref()) {
-                replica.batching.in_flight.insert(batch.digest, 0);
+                let transactions = batch.batch().transactions.len();
+                replica.batching.in_flight.insert(batch.digest, InFlight { pushed_ms: 0, transactions });
             }
             replica.hold(batch);
         }
@@ -193,7 +194,8 @@ impl Replica {
 
     /// When `step` wants to be called with [`Input::Wake`] at the latest (monotonic).
     pub fn next_wake_ms(&self) -> u64 {
-        let timers = [self.ordering.next_timer_ms(), self.next_close_ms(), self.next_tick_ms()];
+        let next_ask_ms = self.ordering.asks.first_key_value().map(|((at, _), _)| *at);
+        let timers = [self.ordering.next_timer_ms(), self.next_close_ms(), self.next_tick_ms(), next_ask_ms];
         timers.into_iter().flatten().fold(self.next_housekeeping_ms, u64::min)
     }
 
@@ -226,6 +228,12 @@ impl Replica {
     /// this node's clients is under way when both are 0.
     pub fn under_way(&self) -> (usize, usize) {
         (self.batching.in_flight.len(), self.batching.queued())
+    }
+
+    /// Whether the next step waits for [`Input::Executed`]: the epoch's last block is final.
+    /// Otherwise that is only passed on to peers, and may come along with the next input.
+    pub fn awaits_execution(&self) -> bool {
+        self.closing()
     }
 
     /// Whether transactions are refused, upon [`Input::Drain`].
@@ -295,6 +303,7 @@ impl Replica {
             self.do_duties();
             self.close_batches();
         }
+        self.ask_missing();
         self.ask_reads();
         self.tell_status();
     }
@@ -305,7 +314,7 @@ impl Replica {
             self.next_housekeeping_ms = self.now.mono_ms + HOUSEKEEPING_MS;
             self.resend_prepare();
             self.resend_batches();
-            self.refetch_missing();
+            self.ordering.told_again.clear();
             self.housekeep_sync();
             self.housekeep_reads();
         }

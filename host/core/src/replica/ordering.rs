@@ -62,8 +62,10 @@ pub(super) struct Ordering {
     pub(super) told_again: BTreeSet<Digest>,
     /// Batches that are final and were asked for again: the engine may order them once more.
     pub(super) repeated: BTreeMap<Digest, Arc<HeldBatch>>,
-    /// Batches that are ordered or asked for and not held, with the time of the last asking.
+    /// Batches that are ordered or asked for and not held, with the time of the next asking.
     pub(super) missing: BTreeMap<Digest, u64>,
+    /// The same by that time, and whom to ask (`None`: everybody), with some that came since.
+    pub(super) asks: BTreeMap<(u64, Digest), Option<AuthorityIndex>>,
     /// Requests of the answer under way that were refused.
     offences: u32,
     /// Requests refused in a row since the engine was told of anything but refusals.
@@ -339,12 +341,8 @@ impl Replica {
                 if self.ordering.missing.len() >= MISSING_MAX {
                     return self.offence(format!("{MISSING_MAX} batches are missing: no more are asked for"));
                 }
-                let from = match likely_holder {
-                    Some(holder) => Target::Keys(self.keys_of(std::iter::once(holder))),
-                    None => self.members(),
-                };
                 self.tell_again(&batches);
-                self.fetch(batches, from);
+                self.miss(batches, likely_holder);
             }
             Action::Truncate(id) => {
                 self.ordering.note_truncated(id);

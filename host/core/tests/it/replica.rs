@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use moult_core::guard::GuardState;
-use moult_core::io::{Effect, Input, Now, Persist, Refusal, Step};
+use moult_core::io::{Effect, Input, Now, Persist, Refusal, Step, Target};
 use moult_core::ports::{EngineInstance, Fault};
 use moult_core::replica::Settings;
 use moult_core::verify::VerifyContext;
@@ -273,6 +273,69 @@ fn an_engine_that_asks_for_a_held_batch_is_told_of_it_again() {
     node.engine.will(ask());
     node.give(Input::Peer { key: keys(1).public_key(), up: true, rtt_us: 0 });
     assert_eq!(node.engine.told_batches(held.digest), 2);
+}
+
+/// Whom a step asks for a batch.
+fn asked(step: &Step, digest: Digest) -> Vec<PublicKey> {
+    let asked = step.release.iter().filter_map(|effect| match effect {
+        Effect::Fetch { batches, from: Target::Keys(keys) } if batches.contains(&digest) => Some(keys.clone()),
+        _ => None,
+    });
+    asked.flatten().collect()
+}
+
+/// Mostly a proposal was only faster than the batch that it names.
+#[test]
+fn a_missing_batch_is_asked_for_once_it_had_time_to_come() {
+    let nudge = || Input::Peer { key: keys(1).public_key(), up: true, rtt_us: 0 };
+    let mut node = Node::new(|_| {});
+    let (comes, lost) = (batch(&node.manifest, 1, 7, 5, Vec::new()), batch(&node.manifest, 1, 8, 5, Vec::new()));
+    let likely_holder = Some(AuthorityIndex(2));
+    node.engine.will(vec![Action::Fetch { batches: vec![comes.digest, lost.digest], likely_holder }]);
+    let step = node.give(nudge());
+    assert_eq!((asked(&step, comes.digest), asked(&step, lost.digest)), (Vec::new(), Vec::new()));
+    node.hear(1, Message::Batches(vec![comes.signed.clone()]));
+    let due_ms = node.replica.next_wake_ms();
+    assert!(due_ms <= node.now_ms + 10, "nobody would be asked");
+    node.now_ms = due_ms;
+    let step = node.steps(vec![Input::Wake]);
+    assert_eq!(asked(&step, comes.digest), []);
+    assert_eq!(asked(&step, lost.digest), [keys(2).public_key()]);
+    // Who was thought to have it does not answer.
+    node.now_ms += 200;
+    let step = node.steps(vec![Input::Wake]);
+    assert_eq!(asked(&step, lost.digest), [1, 2, 3].map(|n| keys(n).public_key()));
+}
+
+#[test]
+fn clients_that_were_answered_together_share_the_next_batch() {
+    let mut node = Node::new(|_| {});
+    let sizes = |step: &Step| -> Vec<usize> {
+        batches(step).iter().map(|batch| batch.batch().transactions.len()).collect()
+    };
+    // Nothing is in flight: at once. The next wait for each other, but not for long.
+    let first = batches(&node.submit(1)).remove(0);
+    assert_eq!(sizes(&node.submit(2)), []);
+    assert_eq!(sizes(&node.submit(3)), []);
+    node.now_ms = node.replica.next_wake_ms();
+    let step = node.steps(vec![Input::Wake]);
+    assert_eq!(sizes(&step), [2]);
+    let second = batches(&step).remove(0);
+    // One was answered: its next does not wait for anybody, whatever is in flight.
+    node.commit(1, vec![first.digest]);
+    assert_eq!(sizes(&node.submit(4)), [1]);
+    // Two were answered: the first waits for the second,
+    node.commit(2, vec![second.digest]);
+    assert_eq!(sizes(&node.submit(5)), []);
+    let step = node.submit(6);
+    assert_eq!(sizes(&step), [2]);
+    // and if that does not come, for a moment.
+    node.commit(3, vec![batches(&step).remove(0).digest]);
+    let answered_ms = node.now_ms;
+    assert_eq!(sizes(&node.submit(7)), []);
+    node.now_ms = node.replica.next_wake_ms();
+    assert!(node.now_ms <= answered_ms + 3);
+    assert_eq!(sizes(&node.steps(vec![Input::Wake])), [1]);
 }
 
 #[test]
