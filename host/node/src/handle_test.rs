@@ -5,7 +5,7 @@ use moult_core::governance::Ledger;
 use moult_core::io::EpochStart;
 use moult_crypto::{KeyPair, Signer, possession};
 use moult_module::{Compile, HostConfig, Limits, ModuleHost};
-use moult_store::{Store, StoreOptions};
+use moult_store::{Store, StoreOptions, WorkingState};
 use moult_types::{
     AuthorityId, Digest, EpochLimits, EpochNumber, FaultModel, Finality, Genesis, Manifest, Member,
 };
@@ -70,8 +70,10 @@ fn handle(dir: &std::path::Path, limits: NodeLimits) -> (NodeHandle, Queues) {
     };
     let ledger = Ledger::at_start(&manifest, GlobalIndex(0), 0, ProposalId(1));
     let view = View::new(start, ledger, (GlobalIndex(0), Digest::ZERO));
+    let state = WorkingState::new(store.state(), 1 << 20).expect("a state");
+    let metrics = Metrics::default();
     let (shared, queues) =
-        Shared::new(config, keys, id, genesis.chain(), store, modules, Metrics::default(), view)
+        Shared::new(config, keys, id, genesis.chain(), store, state, modules, metrics, view)
             .expect("randomness");
     (NodeHandle { shared }, queues)
 }

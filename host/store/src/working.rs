@@ -20,7 +20,7 @@ use quick_cache::unsync::Cache;
 use crate::error::StoreError;
 use crate::state::StateStore;
 
-/// What an entry of the memory costs beside its bytes.
+/// What an entry costs beside its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 96;
 /// For sizing the memory's tables.
 const ENTRY_BYTES_USUAL: usize = 256;
@@ -83,12 +83,12 @@ impl WorkingState {
             recent.insert(key.clone(), value.clone());
             match pending.insert(key.clone(), value) {
                 Some(former) => *pending_bytes -= former.map_or(0, |former| former.len()),
-                None => *pending_bytes += key.len(),
+                None => *pending_bytes += key.len() + ENTRY_OVERHEAD_BYTES,
             }
         }
     }
 
-    /// Bytes that were taken up and are not on disk.
+    /// Bytes that were taken up and are not on disk, with what their entries cost in memory.
     pub fn pending_bytes(&self) -> usize {
         self.inner().pending_bytes
     }

@@ -400,7 +400,10 @@ fn the_working_state_shows_what_is_not_on_disk_yet() {
         let (second, view) = working.view();
         assert_eq!(second, GlobalIndex(2));
         working.take_up(GlobalIndex(3), pairs(&[("b", Some("4")), ("c", None)]));
-        assert_eq!(working.pending_bytes(), "a".len() + "b4".len() + "c".len());
+        let with_entries = working.pending_bytes();
+        working.take_up(GlobalIndex(3), pairs(&[("b", Some("42"))]));
+        assert_eq!(working.pending_bytes(), with_entries + 1);
+        working.take_up(GlobalIndex(3), pairs(&[("b", Some("4"))]));
         assert_eq!(keys(&working), b"b");
         assert_eq!((keys(view.as_ref()), view.get(b"b")), (b"bc".to_vec(), Some(b"2".to_vec())));
         working.flush(b"root").expect("written");

@@ -189,8 +189,7 @@ impl Replica {
         if self.guard.batch().is_err() {
             return;
         }
-        let in_flight =
-            InFlight { pushed_ms: self.now.mono_ms, transactions: batch.transactions.len() };
+        let in_flight = InFlight { pushed_ms: self.now.mono_ms, transactions: batch.transactions.len() };
         let statement = batch.statement(batch.digest());
         let signature = self.signer.sign_statement(self.chain, Scope::Number(batch.number), &statement);
         let held = Arc::new(HeldBatch::new(SignedBatch { batch, signature }));

@@ -278,7 +278,9 @@ fn an_engine_that_asks_for_a_held_batch_is_told_of_it_again() {
 /// Whom a step asks for a batch.
 fn asked(step: &Step, digest: Digest) -> Vec<PublicKey> {
     let asked = step.release.iter().filter_map(|effect| match effect {
-        Effect::Fetch { batches, from: Target::Keys(keys) } if batches.contains(&digest) => Some(keys.clone()),
+        Effect::Fetch { batches, from: Target::Keys(keys) } if batches.contains(&digest) => {
+            Some(keys.clone())
+        }
         _ => None,
     });
     asked.flatten().collect()
@@ -289,7 +291,8 @@ fn asked(step: &Step, digest: Digest) -> Vec<PublicKey> {
 fn a_missing_batch_is_asked_for_once_it_had_time_to_come() {
     let nudge = || Input::Peer { key: keys(1).public_key(), up: true, rtt_us: 0 };
     let mut node = Node::new(|_| {});
-    let (comes, lost) = (batch(&node.manifest, 1, 7, 5, Vec::new()), batch(&node.manifest, 1, 8, 5, Vec::new()));
+    let (comes, lost) =
+        (batch(&node.manifest, 1, 7, 5, Vec::new()), batch(&node.manifest, 1, 8, 5, Vec::new()));
     let likely_holder = Some(AuthorityIndex(2));
     node.engine.will(vec![Action::Fetch { batches: vec![comes.digest, lost.digest], likely_holder }]);
     let step = node.give(nudge());
