@@ -26,7 +26,10 @@ const ENTRY_OVERHEAD_BYTES: usize = 96;
 const ENTRY_BYTES_USUAL: usize = 256;
 
 /// Keys and values are shared between a view, the memory and the writes.
-type Writes = BTreeMap<Arc<[u8]>, Option<Arc<[u8]>>>;
+type Bytes = Arc<[u8]>;
+
+/// By key; `None` removes.
+type Writes = BTreeMap<Bytes, Option<Bytes>>;
 
 /// See the module's documentation.
 pub struct WorkingState {
@@ -37,7 +40,7 @@ pub struct WorkingState {
 struct Inner {
     view: View,
     pending_bytes: usize,
-    recent: Cache<Arc<[u8]>, Option<Arc<[u8]>>, EntryWeight>,
+    recent: Cache<Bytes, Option<Bytes>, EntryWeight>,
 }
 
 /// The state after one block.
@@ -52,8 +55,8 @@ struct View {
 #[derive(Clone)]
 struct EntryWeight;
 
-impl Weighter<Arc<[u8]>, Option<Arc<[u8]>>> for EntryWeight {
-    fn weight(&self, key: &Arc<[u8]>, value: &Option<Arc<[u8]>>) -> u64 {
+impl Weighter<Bytes, Option<Bytes>> for EntryWeight {
+    fn weight(&self, key: &Bytes, value: &Option<Bytes>) -> u64 {
         (key.len() + value.as_ref().map_or(0, |value| value.len()) + ENTRY_OVERHEAD_BYTES) as u64
     }
 }
@@ -78,7 +81,7 @@ impl WorkingState {
         view.global = global;
         let pending = Arc::make_mut(&mut view.pending);
         for (key, value) in writes {
-            let (key, value) = (Arc::<[u8]>::from(key), value.map(Arc::<[u8]>::from));
+            let (key, value) = (Bytes::from(key), value.map(Bytes::from));
             *pending_bytes += value.as_ref().map_or(0, |value| value.len());
             recent.insert(key.clone(), value.clone());
             match pending.insert(key.clone(), value) {
