@@ -66,8 +66,8 @@ pub(crate) struct Executor {
     root: Digest,
     /// Whom to tell what was executed.
     receipts: Vec<(TransactionId, Receipt)>,
-    /// The last block that was told of.
-    told: GlobalIndex,
+    /// Blocks that nobody was told of, with the root after each.
+    roots: Vec<(GlobalIndex, Digest)>,
     /// Something executed is not on disk.
     is_unwritten: bool,
     /// The epoch whose application has taken the state over; none before genesis.
@@ -103,7 +103,7 @@ impl Executor {
             accumulator,
             root,
             receipts: Vec::new(),
-            told: applied.global,
+            roots: Vec::new(),
             is_unwritten: false,
             epoch: None,
             upgraded,
@@ -144,7 +144,10 @@ impl Executor {
     /// Runs until the queue is closed. An error is fatal for the node: it is returned and
     /// nothing later is executed.
     pub(crate) fn run(mut self, work: &Receiver<Work>) -> Result<(), String> {
-        self.report();
+        if self.roots.is_empty() {
+            self.roots.push((self.executed, self.root));
+        }
+        self.tell()?;
         loop {
             let wait = if self.is_unwritten { IDLE } else { Duration::MAX };
             let mut next = match work.recv_timeout(wait) {
@@ -174,21 +177,16 @@ impl Executor {
         }
     }
 
-    fn report(&self) {
-        self.shared.note_executed(self.executed, self.root);
-    }
-
     /// Clients learn of what was executed; what they are told is what a query finds.
     fn tell(&mut self) -> Result<(), String> {
-        if self.told == self.executed {
+        if self.roots.is_empty() {
             return Ok(());
         }
         if self.state.has_failed() {
             return Err("the state cannot be read".into());
         }
         self.shared.finish_writes(std::mem::take(&mut self.receipts));
-        self.told = self.executed;
-        self.report();
+        self.shared.note_executed(std::mem::take(&mut self.roots));
         Ok(())
     }
 
@@ -247,6 +245,7 @@ impl Executor {
         self.is_unwritten = true;
         self.shared.metrics.executed(record, done.receipts.len());
         self.receipts.extend(done.receipts);
+        self.roots.push((self.executed, self.root));
         if self.receipts.len() >= RECEIPTS_MAX {
             self.tell()?;
         }

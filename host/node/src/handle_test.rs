@@ -93,6 +93,30 @@ async fn settle() {
     }
 }
 
+/// The replica compares roots with its peers', who may name any block; it is woken only where
+/// it waits.
+#[tokio::test]
+async fn the_replica_learns_the_root_of_every_block() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (NodeHandle { shared }, mut queues) = handle(dir.path(), NodeLimits::default());
+    let root = |n: u8| (GlobalIndex(n.into()), Digest([n; 32]));
+    shared.note_executed(vec![root(1), root(2)]);
+    shared.note_executed(vec![root(3)]);
+    assert!(queues.answers.try_recv().is_err());
+    let told = |is_awaited| -> Vec<(GlobalIndex, Digest)> {
+        let told = shared.take_executed(is_awaited).into_iter().map(|input| match input {
+            Input::Executed { global, state_root } => (global, state_root),
+            _ => panic!("another input"),
+        });
+        told.collect()
+    };
+    assert_eq!(told(true), [root(1), root(2), root(3)]);
+    assert_eq!(told(true), []);
+    shared.note_executed(vec![root(4)]);
+    assert!(matches!(queues.answers.try_recv(), Ok(Input::Wake)));
+    assert_eq!(told(false), [root(4)]);
+}
+
 #[tokio::test]
 async fn every_attempt_gets_the_receipt() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -425,7 +425,7 @@ async fn drive(
         let wait = replica.next_wake_ms().saturating_sub(shared.now().mono_ms);
         let awaits_execution = replica.awaits_execution();
         let executed = shared.take_executed(awaits_execution);
-        let is_told = awaits_execution && executed.is_some();
+        let is_told = awaits_execution && !executed.is_empty();
         inputs.extend(executed);
         let first = tokio::select! {
             biased;

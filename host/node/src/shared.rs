@@ -94,10 +94,11 @@ pub(crate) struct Queues {
 }
 
 /// What the executor has to say to the replica, which mostly takes it along with something
-/// else: each block would wake it once more.
+/// else: each block would wake it once more. Every block's root is among it, since a peer may
+/// name any of them, and a fork is noticed by that.
 #[derive(Default)]
 struct Position {
-    news: Mutex<Option<(GlobalIndex, Digest)>>,
+    news: Mutex<Vec<(GlobalIndex, Digest)>>,
     is_awaited: AtomicBool,
 }
 
@@ -150,11 +151,12 @@ impl Shared {
         Ok((Arc::new(shared), Queues { inputs: input_queue, answers: answer_queue }))
     }
 
-    /// Blocks up to `global` are executed.
-    pub(crate) fn note_executed(&self, global: GlobalIndex, state_root: Digest) {
-        *self.position.news.lock().unwrap_or_else(PoisonError::into_inner) = Some((global, state_root));
-        self.view_mut(|view| view.executed = (global, state_root));
-        self.executed.send_replace(global);
+    /// These blocks are executed, with the root after each.
+    pub(crate) fn note_executed(&self, roots: Vec<(GlobalIndex, Digest)>) {
+        let Some(last) = roots.last().copied() else { return };
+        self.position.news.lock().unwrap_or_else(PoisonError::into_inner).extend(roots);
+        self.view_mut(|view| view.executed = last);
+        self.executed.send_replace(last.0);
         if self.position.is_awaited.load(Ordering::SeqCst) {
             self.internal(Input::Wake);
         }
@@ -162,11 +164,11 @@ impl Shared {
 
     /// What was executed since the last call. With `is_awaited` the replica is woken by the
     /// next block, unless it is told of one here.
-    pub(crate) fn take_executed(&self, is_awaited: bool) -> Option<Input> {
+    pub(crate) fn take_executed(&self, is_awaited: bool) -> Vec<Input> {
         // Before the look: whatever comes after it wakes.
         self.position.is_awaited.store(is_awaited, Ordering::SeqCst);
-        let news = self.position.news.lock().unwrap_or_else(PoisonError::into_inner).take();
-        news.map(|(global, state_root)| Input::Executed { global, state_root })
+        let news = std::mem::take(&mut *self.position.news.lock().unwrap_or_else(PoisonError::into_inner));
+        news.into_iter().map(|(global, state_root)| Input::Executed { global, state_root }).collect()
     }
 
     pub(crate) fn now(&self) -> Now {
