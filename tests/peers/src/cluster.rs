@@ -344,8 +344,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         // It takes none of etcd's options, says so and ends.
         let program = Path::new("/bin/sh");
-        let mut cluster =
-            Cluster::start(System::Etcd, program, folder.path(), free_ports()).expect("started");
+        let mut cluster = on_free_ports(|base| Cluster::start(System::Etcd, program, folder.path(), base))
+            .expect("started");
         let problem = format!("{:#}", cluster.ready().await.expect_err("nothing runs"));
         assert!(problem.contains(" has ended (exit status: "), "{problem}");
         assert!(problem.contains("\nlast lines of etcd-") && problem.contains("--"), "{problem}");
@@ -367,16 +367,21 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
-        let problem = Cluster::start(System::Moult, Path::new("/nowhere/moult"), folder.path(), free_ports());
+        let program = Path::new("/nowhere/moult");
+        let problem = on_free_ports(|base| Cluster::start(System::Moult, program, folder.path(), base));
         let problem = format!("{:#}", problem.expect_err("there is no such program"));
         assert!(problem.starts_with("cannot run /nowhere/moult"), "{problem}");
     }
 
-    /// Twelve in a row that were free a moment ago.
-    fn free_ports() -> u16 {
-        (20_000..30_000)
+    /// Starts something on twelve ports in a row that are free. To look whether a port is free takes it for a
+    /// moment, so tests that run beside each other look and start one after the other.
+    fn on_free_ports<T>(start: impl FnOnce(u16) -> T) -> T {
+        static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let base = (20_000..30_000)
             .step_by(12)
             .find(|base| (*base..base + 12).all(|port| check_port(port).is_ok()))
-            .expect("free")
+            .expect("free");
+        start(base)
     }
 }
