@@ -316,6 +316,7 @@ impl<R: Rotation> Replica<R> {
             self.base = index;
             let keep = index.saturating_sub(self.config.window.saturating_mul(4));
             self.entries = self.entries.split_off(&keep);
+            self.forgotten = self.forgotten.max(keep.saturating_sub(1));
             self.lacking = self.lacking.split_off(&keep);
             self.settle_places();
         }

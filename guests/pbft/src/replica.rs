@@ -61,6 +61,9 @@ pub struct Replica<R> {
     /// Where the window starts: the stable checkpoint, or higher if the host carried this
     /// node past the window.
     pub(crate) base: u64,
+    /// Up to here the host carried this node so far that the log was dropped, with what this
+    /// node signed: it takes no part there any more.
+    pub(crate) forgotten: u64,
     /// What was executed above the stable checkpoint.
     pub(crate) proposals: BTreeMap<u64, Digest>,
     /// Those of them that no record names yet.
@@ -170,6 +173,7 @@ impl<R: Rotation> Replica<R> {
             last_final: 0,
             stable: Checkpoint::default(),
             base: 0,
+            forgotten: 0,
             proposals: BTreeMap::new(),
             unsaved: Vec::new(),
             next_seq: 1,
@@ -338,7 +342,8 @@ impl<R: Rotation> Replica<R> {
     }
 
     pub(crate) fn is_in_window(&self, seq: u64) -> bool {
-        seq > self.executed.min(self.stable.seq) && seq <= self.base.saturating_add(self.config.window)
+        seq > self.executed.min(self.stable.seq).max(self.forgotten)
+            && seq <= self.base.saturating_add(self.config.window)
     }
 }
 

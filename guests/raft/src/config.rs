@@ -28,7 +28,7 @@ pub struct Config {
     /// Entries of the leader that are not committed yet (`pipeline`), 1 to `window`. Small,
     /// so that batches gather into larger entries under load.
     pub pipeline: u64,
-    /// While two entries are not final, the leader gathers batches for this many milliseconds
+    /// While an entry is not committed, the leader gathers batches for this many milliseconds
     /// before the next (`pace_ms`), at most 60,000, unless there is enough for a full one:
     /// each entry costs every node syncs and signatures, however small it is. 0: it never
     /// waits for more.

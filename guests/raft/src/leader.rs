@@ -14,9 +14,6 @@ use crate::types::{Entry, Position, Term};
 
 /// So long the first batch waits for as many others as the last entry had, in milliseconds.
 const GATHER_MS: u64 = 2;
-/// Entries that are not final before more of them are paced: while one is ordered and signed
-/// for, the clients of the other are answered and write again.
-const UNPACED: u64 = 2;
 
 /// What a leader keeps of its term.
 pub(crate) struct Leadership {
@@ -183,8 +180,9 @@ impl Raft {
         }
         let since = *leadership.waiting_since.get_or_insert(self.now);
         let (proposed, former) = leadership.proposed;
-        let unfinal = self.log.last().index.0.saturating_sub(self.last_final.0);
-        let due = if unfinal >= UNPACED {
+        // While one is on its way to a quorum, the clients of the one before are answered and
+        // write again.
+        let due = if self.log.last().index > self.commit {
             proposed.saturating_add(self.config.pace_ms)
         } else if waiting >= former {
             self.now

@@ -25,7 +25,7 @@
 //!
 //! Upon holding batches that are in no entry, as leader:
 //! - append the oldest, several an entry and several entries in flight: fewer than `pipeline`
-//!   above the commit index and `window` above the last final one; while two are not final, not
+//!   above the commit index and `window` above the last final one; while one is not committed, not
 //!   before `pace_ms` have passed since the last, unless there is enough for a full one; and
 //!   the first batch waits a little for as many as the last entry had.
 //!

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use crate::cluster::{Cluster, Layout, Plan, wait_ready};
-use crate::genesis::{parse_fault_model, read_json};
+use crate::genesis::{LimitArgs, parse_fault_model};
 use crate::output::{Progress, say};
 use crate::pins::PinArgs;
 
@@ -32,9 +32,8 @@ pub(crate) struct Args {
     /// What the quorums are made for: `byzantine` or `crash`.
     #[arg(long, default_value = "byzantine", value_parser = parse_fault_model, value_name = "MODEL")]
     fault_model: FaultModel,
-    /// Numbers that all nodes share, as JSON; what is left out has its default.
-    #[arg(long, value_name = "FILE")]
-    limits: Option<PathBuf>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Node i serves its API at this port and 2i (TCP), other nodes one above (UDP) [default: 7400].
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     base_port: Option<u16>,
@@ -81,7 +80,7 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
 /// An earlier devnet's folders, or new ones.
 fn layout(args: &Args, progress: Progress) -> anyhow::Result<Layout> {
     if !Layout::exists(&args.dir) {
-        let limits = args.limits.as_deref().map(read_json).transpose()?.unwrap_or_default();
+        let limits = args.limits.limits()?;
         let plan = Plan {
             nodes: args.nodes.unwrap_or(4),
             base_port: args.base_port.unwrap_or(BASE_PORT),

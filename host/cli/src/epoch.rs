@@ -5,7 +5,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use moult_node::api_types::{EpochBody, Status};
 
 use crate::client::{ApiArgs, Client};
-use crate::genesis::model_name;
+use crate::genesis::{finality_name, model_name};
 use crate::output::{self, grouped, say, table, utc};
 use crate::pins::label;
 
@@ -72,6 +72,7 @@ fn show(epoch: &EpochBody) -> anyhow::Result<()> {
     say!("  follows      block {}", grouped(epoch.base));
     say!("  began        {} (switched here {})", utc(epoch.time_ms), utc(epoch.switched_at_ms));
     say!("  fault model  {}, quorum {} of {}", model_name(epoch.fault_model), epoch.quorum, epoch.stake);
+    say!("  finality     {}", finality_name(epoch.finality));
     for (world, pin) in &epoch.modules {
         say!("  {:11}  {}  {}", world.name(), label(pin.hash), pin.hash);
         if let Some(config) = &pin.config {
@@ -90,7 +91,7 @@ fn show(epoch: &EpochBody) -> anyhow::Result<()> {
 
 fn history(epochs: &[EpochBody]) -> anyhow::Result<()> {
     let mut rows = vec![
-        ["EPOCH", "FROM BLOCK", "BEGAN", "AUTHORITIES", "QUORUM", "ENGINE", "APPLICATION"]
+        ["EPOCH", "FROM BLOCK", "BEGAN", "FINALITY", "AUTHORITIES", "QUORUM", "ENGINE", "APPLICATION"]
             .map(String::from)
             .to_vec(),
     ];
@@ -100,6 +101,7 @@ fn history(epochs: &[EpochBody]) -> anyhow::Result<()> {
             epoch.number.to_string(),
             grouped(epoch.base + 1),
             utc(epoch.time_ms),
+            finality_name(epoch.finality).to_owned(),
             epoch.committee.len().to_string(),
             format!("{} of {}", epoch.quorum, epoch.stake),
             module(moult_types::World::Engine),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use clap::{Args as ClapArgs, Subcommand};
 use moult_node::genesis::GenesisFile;
-use moult_types::{EpochLimits, FaultModel, Member, World};
+use moult_types::{EpochLimits, FaultModel, Finality, Member, World};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -37,12 +37,31 @@ struct BuildArgs {
     /// What the quorums are made for: `byzantine` (4 or more) or `crash` (3 or more).
     #[arg(long, default_value = "byzantine", value_parser = parse_fault_model, value_name = "MODEL")]
     fault_model: FaultModel,
-    /// Numbers that all nodes share, as JSON; what is left out has its default.
-    #[arg(long, value_name = "FILE")]
-    limits: Option<PathBuf>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Where to write it.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+}
+
+/// Numbers that all nodes share.
+#[derive(ClapArgs)]
+pub(crate) struct LimitArgs {
+    /// Numbers that all nodes share, as JSON; what is left out has its default.
+    #[arg(long, value_name = "FILE")]
+    limits: Option<PathBuf>,
+    /// The epoch graduates after so many blocks: from then on blocks are executed on the engine's
+    /// word, which saves a round of votes and trusts the engine [default: it never does].
+    #[arg(long, value_name = "BLOCKS", value_parser = clap::value_parser!(u64).range(1..))]
+    graduate_after: Option<u64>,
+}
+
+impl LimitArgs {
+    pub(crate) fn limits(&self) -> anyhow::Result<EpochLimits> {
+        let mut limits: EpochLimits = self.limits.as_deref().map(read_json).transpose()?.unwrap_or_default();
+        limits.graduate_after_blocks = self.graduate_after.or(limits.graduate_after_blocks);
+        Ok(limits)
+    }
 }
 
 pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
@@ -50,7 +69,7 @@ pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let committee =
         args.identity.iter().map(|path| read_json(path)).collect::<anyhow::Result<Vec<Member>>>()?;
     let (chosen, modules) = args.pins.pins()?;
-    let limits: EpochLimits = args.limits.as_deref().map(read_json).transpose()?.unwrap_or_default();
+    let limits = args.limits.limits()?;
     let file = GenesisFile {
         name: args.name,
         time_ms: now_ms(),
@@ -114,6 +133,14 @@ pub(crate) fn model_name(model: FaultModel) -> &'static str {
     match model {
         FaultModel::Byzantine => "byzantine",
         FaultModel::Crash => "crash",
+    }
+}
+
+/// For people.
+pub(crate) fn finality_name(finality: Finality) -> &'static str {
+    match finality {
+        Finality::Certified => "certified",
+        Finality::Graduated => "graduated",
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::client::{ApiArgs, Client};
 use crate::cluster::read_devnet;
+use crate::genesis::finality_name;
 use crate::output::{self, grouped, say, table, utc};
 use crate::pins::label;
 
@@ -76,7 +77,8 @@ fn one(url: &str, s: &Status) -> anyhow::Result<()> {
     }
     say!("  chain       {}", s.chain);
     let phase = if s.phase > 0 { format!(" phase {}", s.phase) } else { String::new() };
-    say!("  epoch       {}{phase}, block {} of it", s.epoch, grouped(s.commit_index));
+    let finality = finality_name(s.finality);
+    say!("  epoch       {}{phase}, {finality}, block {} of it", s.epoch, grouped(s.commit_index));
     say!(
         "  executed    {} (final {}, seen {})",
         grouped(s.global_exec_index),

@@ -2,8 +2,9 @@
 //!
 //! Here live the host's own votes: a *prepare* for block i says that its author holds the
 //! chain to i durably, and counts for every block below i on that chain. A quorum of them is
-//! a certificate; only certified blocks are executed. No engine takes part in this, so none
-//! can fork the chain. Nothing here signs or sends.
+//! a certificate; in a certified epoch only certified blocks are executed. No engine takes
+//! part in this, so none can fork the chain. In a graduated epoch blocks are executed as the
+//! engine orders them, a window ahead of their certificates at most. Nothing here signs or sends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -97,6 +98,8 @@ pub struct Finality {
     window_blocks: u64,
     last_final: CommitIndex,
     last_hash: Digest,
+    /// The last block handed to execution: the last final one, or one above it.
+    executed: CommitIndex,
     blocks: BTreeMap<CommitIndex, HeldBlock>,
     votes: BTreeMap<AuthorityIndex, BTreeMap<CommitIndex, (Digest, Signature)>>,
     /// A bug planted for the simulator.
@@ -117,6 +120,7 @@ impl Finality {
             window_blocks,
             last_final,
             last_hash,
+            executed: last_final,
             blocks: BTreeMap::new(),
             votes: BTreeMap::new(),
             #[cfg(feature = "planted")]
@@ -127,6 +131,24 @@ impl Finality {
     /// The last final index.
     pub fn last_final(&self) -> CommitIndex {
         self.last_final
+    }
+
+    /// The last block handed to execution: the last final one, or one above it.
+    pub fn executed(&self) -> CommitIndex {
+        self.executed
+    }
+
+    /// The next block, if it may be executed on the engine's word: at most a window ahead of
+    /// the last final one and not past `barrier`. It counts as handed over from now on.
+    pub fn execute_ahead(&mut self, barrier: Option<CommitIndex>) -> Option<&HeldBlock> {
+        let next = self.executed.next();
+        let is_near = next.0 <= self.last_final.0 + self.window_blocks;
+        if !is_near || barrier.is_some_and(|barrier| next > barrier) {
+            return None;
+        }
+        let held = self.blocks.get(&next)?;
+        self.executed = next;
+        Some(held)
     }
 
     /// The highest block held here with all payloads: (index, hash).
@@ -227,7 +249,8 @@ impl Finality {
         committee.quorum()
     }
 
-    /// Everything up to `index` is final: takes the blocks out, in order.
+    /// Everything up to `index` is final: takes the blocks out, in order. Those above
+    /// [`Finality::executed`], as it was before, are still to be executed.
     pub fn finalize(&mut self, index: CommitIndex) -> Vec<HeldBlock> {
         let above = self.blocks.split_off(&index.next());
         let done: Vec<_> = std::mem::replace(&mut self.blocks, above).into_values().collect();
@@ -235,6 +258,7 @@ impl Finality {
             self.last_final = last.record.block.index;
             self.last_hash = last.record.hash;
         }
+        self.executed = self.executed.max(self.last_final);
         for votes in self.votes.values_mut() {
             *votes = votes.split_off(&self.last_final.next());
         }

@@ -128,7 +128,7 @@ pub enum Persist {
     Guard(GuardUpdate),
     /// A batch that is held and not final. Lazy.
     Batch(Arc<HeldBatch>),
-    /// A block that is ordered here and not final. Replaces a block of the same index.
+    /// A block that is ordered here and not final. Replaces a block of the same index. Lazy.
     Block(Arc<BlockRecord>),
     /// Blocks of the present epoch above this index are dropped (they were never final).
     DropBlocksAbove(GlobalIndex),
@@ -162,12 +162,18 @@ pub enum Persist {
 }
 
 impl Persist {
-    /// Whether nothing that leaves the node depends on this being synced. A batch does not
-    /// wait: what says that it is held here (a vote of the engine, a prepare) comes in the
-    /// same step or a later one, which is synced with all that was written before it.
+    /// Whether nothing that leaves the node depends on this being synced. Batches and blocks do
+    /// not wait: what says that they are held here (a vote of the engine, a prepare) comes in
+    /// the same step or a later one, which is synced with all that was written before it.
     pub fn is_lazy(&self) -> bool {
-        matches!(self, Self::Batch(_) | Self::Final { .. } | Self::History(_) | Self::TruncateRecords(_))
-            || matches!(self, Self::Guard(update) if update.is_lazy())
+        matches!(
+            self,
+            Self::Batch(_)
+                | Self::Block(_)
+                | Self::Final { .. }
+                | Self::History(_)
+                | Self::TruncateRecords(_)
+        ) || matches!(self, Self::Guard(update) if update.is_lazy())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use moult_types::{AuthorityId, EpochLimits, FaultModel, Member, ModuleHash, PublicKey, World};
+use moult_types::{AuthorityId, EpochLimits, FaultModel, Finality, Member, ModuleHash, PublicKey, World};
 use serde::{Deserialize, Serialize};
 
 use crate::genesis::PinFile;
@@ -76,6 +76,8 @@ pub struct Status {
     pub phase: u32,
     /// Identity of the epoch.
     pub identity: String,
+    /// When blocks of the epoch are executed.
+    pub finality: Finality,
     /// `authority` or `observer`.
     pub role: String,
     /// Place in the committee.
@@ -191,6 +193,8 @@ pub struct EpochBody {
     pub switched_at_ms: u64,
     /// What the thresholds are made for.
     pub fault_model: FaultModel,
+    /// When its blocks are executed.
+    pub finality: Finality,
     /// By place.
     pub committee: Vec<Member>,
     /// Total stake and quorum.

@@ -35,6 +35,10 @@ pub(crate) enum Work {
 /// Key of the executor's own record in the replicated map; not part of the state root.
 const OWN_KEY: &[u8] = &[3];
 
+/// The record: number of the epoch up to which upgrades are in the state, the state root before
+/// any upgrade that followed the last block, that block's hash.
+type Own = (u64, Digest, Digest);
+
 /// Memory for entries of the state that were used lately.
 pub(crate) const STATE_MEMORY_BYTES: usize = 64 << 20;
 /// Clients are told after so many receipts at the latest, also in the midst of many blocks.
@@ -64,6 +68,8 @@ pub(crate) struct Executor {
     accumulator: StateAccumulator,
     /// State root after `executed`, before any upgrade that followed it.
     root: Digest,
+    /// Hash of the block `executed`; zero before the first.
+    hash: Digest,
     /// Whom to tell what was executed.
     receipts: Vec<(TransactionId, Receipt)>,
     /// Blocks that nobody was told of, with the root after each.
@@ -88,12 +94,12 @@ impl Executor {
         };
         let state = shared.state.clone();
         let own = StateReader::get(state.as_ref(), OWN_KEY);
-        let (upgraded, root) = match own {
+        let (upgraded, root, hash) = match own {
             Some(bytes) => {
-                let (number, root): (u64, Digest) = decode(&bytes).map_err(|e| e.to_string())?;
-                (Some(number), root)
+                let (number, root, hash): Own = decode(&bytes).map_err(|e| e.to_string())?;
+                (Some(number), root, hash)
             }
-            None => (None, StateAccumulator::default().root()),
+            None => (None, StateAccumulator::default().root(), Digest::ZERO),
         };
         Ok(Self {
             shared,
@@ -102,6 +108,7 @@ impl Executor {
             executed: applied.global,
             accumulator,
             root,
+            hash,
             receipts: Vec::new(),
             roots: Vec::new(),
             is_unwritten: false,
@@ -210,6 +217,10 @@ impl Executor {
     }
 
     fn block(&mut self, record: &BlockRecord, batches: &[Arc<HeldBatch>]) -> Result<(), String> {
+        if record.global == self.executed && record.hash != self.hash {
+            // On the engine's word, in a graduated epoch, before the node started.
+            return Err(format!("block {} was executed with other content: the chain forked", record.global));
+        }
         if record.global <= self.executed {
             return Ok(());
         }
@@ -238,7 +249,8 @@ impl Executor {
         let number = start.manifest.number.0;
         let mut writes = done.writes;
         self.root = done.accumulator.root();
-        writes.insert(OWN_KEY.to_vec(), Some(encode(&(number, self.root))));
+        self.hash = record.hash;
+        writes.insert(OWN_KEY.to_vec(), Some(encode::<Own>(&(number, self.root, self.hash))));
         self.state.take_up(record.global, writes);
         self.executed = record.global;
         self.accumulator = done.accumulator;
@@ -290,7 +302,7 @@ impl Executor {
                 self.accumulator = done.accumulator;
                 tracing::info!(target: "executor", epoch = number, application = running.info.name, version = running.info.version, "the application has taken the state over");
             }
-            writes.insert(OWN_KEY.to_vec(), Some(encode(&(number, self.root))));
+            writes.insert(OWN_KEY.to_vec(), Some(encode::<Own>(&(number, self.root, self.hash))));
             self.state.take_up(self.executed, writes);
             self.is_unwritten = true;
             self.write()?;

@@ -13,7 +13,9 @@ use moult_core::execution::StateAccumulator;
 use moult_core::governance::Ledger;
 use moult_core::guard::GuardState;
 use moult_core::io::{EngineRecord, EpochStart, GuardUpdate, Persist};
-use moult_types::{BlockRecord, Certificate, ChainId, Digest, Genesis, GlobalIndex, HeldBatch, ModuleHash};
+use moult_types::{
+    BlockRecord, Certificate, ChainId, Digest, Finality, Genesis, GlobalIndex, HeldBatch, ModuleHash,
+};
 
 use crate::rng::Rng;
 
@@ -198,7 +200,7 @@ impl Image {
         match op {
             StoreOp::Persist(persist) => self.persist(persist),
             StoreOp::Applied { global, writes, accumulator } => {
-                if *global != self.applied.next() || *global > self.last_final {
+                if *global != self.applied.next() || *global > self.executable() {
                     let (applied, last_final) = (self.applied, self.last_final);
                     return Err(format!("block {global} applied after {applied}; final is {last_final}"));
                 }
@@ -213,6 +215,16 @@ impl Image {
                 Ok(())
             }
         }
+    }
+
+    /// The last block that may be executed: the last final one; in a graduated epoch one that is
+    /// held, a window ahead of it at most.
+    fn executable(&self) -> GlobalIndex {
+        let manifest = self.epochs.last().map(|start| &start.manifest);
+        let graduated = manifest.filter(|manifest| manifest.finality == Finality::Graduated);
+        let ahead = graduated.map_or(0, |manifest| manifest.limits.window_blocks);
+        let held = self.blocks.last_key_value().map_or(self.last_final, |(global, _)| *global);
+        held.min(GlobalIndex(self.last_final.0 + ahead)).max(self.last_final)
     }
 
     fn write(&mut self, writes: &Writes, accumulator: &Arc<StateAccumulator>) {
@@ -233,17 +245,21 @@ impl Image {
                 self.pending.insert(batch.digest);
             }
             Persist::Block(record) => {
-                if record.global <= self.last_final {
+                let is_other = self.blocks.get(&record.global).is_some_and(|known| known.hash != record.hash);
+                if record.global <= self.last_final || record.global <= self.applied && is_other {
                     return Err(format!(
-                        "block {} is written again, final is {}",
-                        record.global, self.last_final
+                        "block {} is written again, final is {}, applied {}",
+                        record.global, self.last_final, self.applied
                     ));
                 }
                 self.blocks.insert(record.global, record.clone());
             }
             Persist::DropBlocksAbove(global) => {
-                if *global < self.last_final {
-                    return Err(format!("blocks above {global} are dropped, final is {}", self.last_final));
+                if *global < self.last_final.max(self.applied) {
+                    let Self { applied, last_final, .. } = self;
+                    return Err(format!(
+                        "blocks above {global} are dropped, final is {last_final}, applied {applied}"
+                    ));
                 }
                 self.blocks.split_off(&global.next());
             }

@@ -103,6 +103,11 @@ impl World {
         let Some(process) = it.process.as_mut() else { return Ok(()) };
         process.executor.is_busy = false;
         let Some((record, batches)) = process.executor.queue.pop_front() else { return Ok(()) };
+        if record.global <= it.disk.now.applied {
+            // On the engine's word, before the process started.
+            self.work(node);
+            return Ok(());
+        }
         let executor = &process.executor;
         let Some(application) = executor.application.clone() else { return Ok(()) };
         let image = &it.disk.now;
@@ -120,6 +125,9 @@ impl World {
         let Executed { writes, receipts, accumulator } =
             done.map_err(|e| Violation::new("execution", format!("node {node}: {e}")))?;
         let (global, state_root) = (record.global, accumulator.root());
+        if global > self.nodes[node].disk.now.last_final {
+            self.report.note("executed on the engine's word");
+        }
         self.log(node, || format!("executed {global}"));
         let op = StoreOp::Applied { global, writes: Arc::new(writes), accumulator: Arc::new(accumulator) };
         self.write(node, op)?;

@@ -154,7 +154,7 @@ impl World {
             proposal_commit_index: index,
             modules,
             fault_model,
-            limits: limits(&mut self.rng),
+            limits: limits(&mut self.rng, &self.plan),
             activation: Activation::AsSoonAsReady,
             deadline: CommitIndex(index.0 + self.rng.range(20, 400)),
             proposer: self.nodes[node].authority,

@@ -183,7 +183,7 @@ fn genesis(rng: &mut Rng, plan: &Plan, members: &[Identity]) -> Genesis {
             modules,
             fallbacks: Vec::new(),
             finality: Finality::Certified,
-            limits: limits(rng),
+            limits: limits(rng, plan),
             follows: None,
         },
     }
@@ -204,11 +204,13 @@ pub(crate) fn engine_config(rng: &mut Rng, plan: &Plan) -> Vec<u8> {
     text.into_bytes()
 }
 
-pub(crate) fn limits(rng: &mut Rng) -> EpochLimits {
+pub(crate) fn limits(rng: &mut Rng, plan: &Plan) -> EpochLimits {
     let window_blocks = rng.range(1, 16);
     EpochLimits {
         window_blocks,
         barrier_distance_blocks: window_blocks + rng.below(10),
+        // On the word of a hostile engine its own node leaves the chain.
+        graduate_after_blocks: (rng.chance(400) && plan.hostile.is_none()).then(|| rng.range(1, 40)),
         readiness_window_blocks: rng.range(10, 100),
         batches_in_block_max: rng.range(1, 16) as u32,
         client_window: 256,

@@ -81,11 +81,17 @@ pub struct ModulePin {
     pub config: Vec<u8>,
 }
 
-/// When blocks become final.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+/// When blocks are executed and their writes acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Finality {
-    /// With a certificate of the host's own, whatever the engine says.
+    /// With a certificate of the host's own, whatever the engine says: a block is executed once
+    /// it has one. Every epoch but a graduated one.
     Certified,
+    /// On the engine's word: a block is executed once the engine has ordered it, at most
+    /// [`EpochLimits::window_blocks`] ahead of the last one with a certificate. An engine that
+    /// is wrong forks the chain, and then nodes stop.
+    Graduated,
 }
 
 /// Numbers that all nodes must share, since replicated decisions depend on them.
@@ -97,6 +103,10 @@ pub struct EpochLimits {
     pub window_blocks: u64,
     /// d, at least K: from the block that schedules a change to the barrier.
     pub barrier_distance_blocks: u64,
+    /// A certified epoch graduates after so many blocks: from then on, the first block after
+    /// which no proposal is open schedules the change to an epoch that is the same but for
+    /// [`Finality::Graduated`]. `None`: it stays certified.
+    pub graduate_after_blocks: Option<u64>,
     /// R: a readiness notice counts for so many blocks.
     pub readiness_window_blocks: u64,
     /// Most batches of one block.
@@ -119,6 +129,7 @@ impl Default for EpochLimits {
         Self {
             window_blocks: 32,
             barrier_distance_blocks: 32,
+            graduate_after_blocks: None,
             readiness_window_blocks: 1000,
             batches_in_block_max: 64,
             batch_bytes_max: 2 << 20,
@@ -154,7 +165,7 @@ pub struct Manifest {
     pub modules: BTreeMap<World, ModulePin>,
     /// Engines to fall back to, in order. Reserved for the finality kernel.
     pub fallbacks: Vec<ModulePin>,
-    /// When blocks are final.
+    /// When blocks are executed.
     pub finality: Finality,
     /// Shared numbers.
     pub limits: EpochLimits,

@@ -47,6 +47,9 @@ pub fn ports(system: System, base: u16) -> std::ops::Range<u16> {
 pub struct Cluster {
     /// Whose.
     pub system: System,
+    program: PathBuf,
+    /// Its first epoch ends at once, and it is ready in the second.
+    graduates: bool,
     /// Where the nodes take puts.
     pub nodes: Vec<SocketAddr>,
     /// Started here: nodes, or what starts them.
@@ -71,11 +74,18 @@ struct Member {
 }
 
 impl Cluster {
-    /// Starts one in a folder of its own; [`Cluster::ready`] has to follow.
+    /// Starts one in a folder of its own; [`Cluster::ready`] has to follow. `certified` concerns
+    /// Moult only: its epoch does not graduate.
     ///
     /// # Errors
     /// A port is taken, or the program cannot be started.
-    pub fn start(system: System, program: &Path, folder: &Path, base_port: u16) -> anyhow::Result<Self> {
+    pub fn start(
+        system: System,
+        program: &Path,
+        folder: &Path,
+        base_port: u16,
+        certified: bool,
+    ) -> anyhow::Result<Self> {
         let ports = ports(system, base_port);
         for port in ports.clone() {
             check_port(port)?;
@@ -86,21 +96,23 @@ impl Cluster {
         // etcd: clients at even places. Moult: gRPC above the API.
         let offset = u16::from(system == System::Moult);
         let nodes = (0..NODES).map(|index| loopback(ports.start + 2 * index + offset)).collect();
-        let mut cluster = Self { system, nodes, children, members, folder };
+        let graduates = system == System::Moult && !certified;
+        let program = program.to_owned();
+        let mut cluster = Self { system, program, graduates, nodes, children, members, folder };
         match system {
-            System::Etcd => cluster.start_etcd(program, ports.start)?,
-            System::Moult => cluster.start_moult(program, ports.start)?,
+            System::Etcd => cluster.start_etcd(ports.start)?,
+            System::Moult => cluster.start_moult(ports.start)?,
         }
         Ok(cluster)
     }
 
-    fn start_etcd(&mut self, program: &Path, base: u16) -> anyhow::Result<()> {
+    fn start_etcd(&mut self, base: u16) -> anyhow::Result<()> {
         let name = |index: u16| format!("etcd-{index}");
         let client = |index: u16| format!("http://127.0.0.1:{}", base + 2 * index);
         let peer = |index: u16| format!("http://127.0.0.1:{}", base + 2 * index + 1);
         let all: Vec<String> = (0..NODES).map(|index| format!("{}={}", name(index), peer(index))).collect();
         for index in 0..NODES {
-            let mut command = std::process::Command::new(program);
+            let mut command = std::process::Command::new(&self.program);
             // Its settings can come from the environment as well.
             for (key, _) in std::env::vars_os() {
                 let is_setting = key.as_encoded_bytes().starts_with(b"ETCD_");
@@ -129,11 +141,14 @@ impl Cluster {
         Ok(())
     }
 
-    fn start_moult(&mut self, program: &Path, base: u16) -> anyhow::Result<()> {
-        let mut command = std::process::Command::new(program);
+    fn start_moult(&mut self, base: u16) -> anyhow::Result<()> {
+        let mut command = std::process::Command::new(&self.program);
         command.args(["devnet", "--nodes", &NODES.to_string(), "--engine", "raft", "--application", "kv"]);
         command.args(["--fault-model", "crash", "--base-port", &base.to_string(), "--log", "warn"]);
         command.arg("--ready-timeout").arg(READY_TIMEOUT.as_secs().to_string());
+        if self.graduates {
+            command.args(["--graduate-after", "1"]);
+        }
         command.arg("--dir").arg(self.devnet());
         let started = Started::new(command, "moult devnet".into(), self.folder.join("devnet.log"))?;
         self.children.push(started);
@@ -170,7 +185,24 @@ impl Cluster {
                 sleep(POLL).await;
             }
         }
+        while self.graduates && !self.is_graduated().await? {
+            self.check()?;
+            if Instant::now() > deadline {
+                bail!("{}", self.too_slow("its epoch did not graduate"));
+            }
+            sleep(POLL).await;
+        }
         Ok(())
+    }
+
+    /// Whether every node is in a graduated epoch.
+    async fn is_graduated(&self) -> anyhow::Result<bool> {
+        let mut command = Command::new(&self.program);
+        command.args(["status", "--json", "--dir"]).arg(self.devnet());
+        let output = command.output().await.context("cannot run `moult status`")?;
+        let nodes: Vec<NodeStatus> = serde_json::from_slice(&output.stdout)
+            .context("`moult status --json` is not what is expected")?;
+        Ok(nodes.iter().all(|node| node.status.as_ref().is_some_and(|s| s.finality == "graduated")))
     }
 
     async fn put_once(&self, index: usize, node: SocketAddr) -> anyhow::Result<()> {
@@ -260,6 +292,17 @@ struct DevnetNode {
     dir: PathBuf,
 }
 
+/// What `moult status --json` says of a node, as far as it is used.
+#[derive(Deserialize)]
+struct NodeStatus {
+    status: Option<EpochStatus>,
+}
+
+#[derive(Deserialize)]
+struct EpochStatus {
+    finality: String,
+}
+
 impl Devnet {
     /// Nothing if it is not there yet.
     fn read(folder: &Path) -> anyhow::Result<Option<Self>> {
@@ -344,8 +387,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         // It takes none of etcd's options, says so and ends.
         let program = Path::new("/bin/sh");
-        let mut cluster = on_free_ports(|base| Cluster::start(System::Etcd, program, folder.path(), base))
-            .expect("started");
+        let mut cluster =
+            on_free_ports(|base| Cluster::start(System::Etcd, program, folder.path(), base, false))
+                .expect("started");
         let problem = format!("{:#}", cluster.ready().await.expect_err("nothing runs"));
         assert!(problem.contains(" has ended (exit status: "), "{problem}");
         assert!(problem.contains("\nlast lines of etcd-") && problem.contains("--"), "{problem}");
@@ -368,7 +412,8 @@ mod tests {
     fn a_program_that_is_not_there_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let program = Path::new("/nowhere/moult");
-        let problem = on_free_ports(|base| Cluster::start(System::Moult, program, folder.path(), base));
+        let problem =
+            on_free_ports(|base| Cluster::start(System::Moult, program, folder.path(), base, false));
         let problem = format!("{:#}", problem.expect_err("there is no such program"));
         assert!(problem.starts_with("cannot run /nowhere/moult"), "{problem}");
     }

@@ -47,6 +47,8 @@ pub struct Settings {
     pub base_port: u16,
     /// Where a folder is made for the run.
     pub dir: PathBuf,
+    /// Moult's epoch does not graduate: a put waits for a certificate of the hosts.
+    pub certified: bool,
     /// Leave that folder in place.
     pub keep: bool,
     /// JSON will be printed to standard output: progress goes beside it.
@@ -79,9 +81,10 @@ impl Report {
 
     /// The table for people, with what was run above it.
     pub fn text(&self) -> String {
-        let Settings { clients: _, rounds, duration_s, value_bytes, connections, .. } = &self.settings;
+        let Settings { rounds, duration_s, value_bytes, connections, certified, .. } = &self.settings;
+        let finality = if *certified { "certified" } else { "graduated" };
         format!(
-            "{} and {}, three nodes each, {} CPUs for all of it; values of {value_bytes} bytes;\n\
+            "{} and {} ({finality}), three nodes each, {} CPUs for all of it; values of {value_bytes} bytes;\n\
              {connections} HTTP/2 connections to each node (fewer with fewer clients), each client's puts to all nodes in turn;\n\
              the median of {rounds} rounds of {duration_s} s, by throughput\n\n{}",
             self.etcd_version,
@@ -154,7 +157,7 @@ async fn run(settings: &Settings, folder: &TempDir, clusters: &mut Vec<Cluster>)
     for (system, program) in [(System::Etcd, &settings.etcd), (System::Moult, &settings.moult)] {
         settings.say(&format!("starting {} nodes of {}", cluster::NODES, system.name()));
         let folder = folder.path().join(system.name());
-        clusters.push(Cluster::start(system, program, &folder, settings.base_port)?);
+        clusters.push(Cluster::start(system, program, &folder, settings.base_port, settings.certified)?);
         let last = clusters.len() - 1;
         clusters[last].ready().await?;
     }
@@ -299,6 +302,7 @@ mod tests {
             connections: 1,
             base_port: 24_790,
             dir: "/nowhere".into(),
+            certified: false,
             keep: false,
             json: true,
         };

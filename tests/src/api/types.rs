@@ -86,6 +86,7 @@ pub struct Epoch {
     pub stake: u64,
     pub quorum: u64,
     pub fault_model: String,
+    pub finality: String,
     pub modules: Value,
     pub state_root: Option<String>,
 }

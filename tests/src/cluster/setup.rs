@@ -67,6 +67,12 @@ impl Setup {
         self
     }
 
+    /// Epochs that graduate at once: the one after the first does not wait for certificates.
+    #[must_use]
+    pub fn graduates(self) -> Self {
+        self.limit("graduate_after_blocks", 1)
+    }
+
     /// Makes all files, starts the authorities and waits until they order.
     pub fn start(self) -> Cluster {
         let members = self.members;

@@ -6,6 +6,7 @@ mod basics;
 mod change;
 mod committee;
 mod crash;
+mod graduated;
 mod hostile;
 mod input;
 mod partition;

@@ -24,6 +24,8 @@ pub enum ProposalError {
     Repeated { given: u64, last: u64 },
     #[error("proposal {0} is approved: wait until it is active or expires")]
     RivalApproved(ProposalId),
+    #[error("the epoch ends with block {0}, where it graduates: propose in the next one")]
+    Graduates(u64),
     #[error("the new committee is not valid: {0}")]
     Committee(#[from] CommitteeError),
     #[error("the key of authority {0} is invalid or its proof of possession does not hold")]
@@ -54,6 +56,7 @@ pub fn check_limits(limits: &EpochLimits) -> Result<(), ProposalError> {
     };
     check("window_blocks", limits.window_blocks, 1, 1024)?;
     check("barrier_distance_blocks", limits.barrier_distance_blocks, limits.window_blocks, 65_536)?;
+    check("graduate_after_blocks", limits.graduate_after_blocks.unwrap_or(1), 1, u64::MAX)?;
     check("readiness_window_blocks", limits.readiness_window_blocks, 10, 10_000_000)?;
     check("batches_in_block_max", limits.batches_in_block_max.into(), 1, 4096)?;
     check("batch_bytes_max", limits.batch_bytes_max.into(), 4096, 4 << 20)?;

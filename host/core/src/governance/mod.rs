@@ -15,8 +15,8 @@ use moult_crypto::verify_statement;
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest, Stake};
 use moult_types::governance::{Decision, REASON_BYTES_MAX, ReadyNotice, Vote, Withdrawal};
 use moult_types::{
-    Activation, BlockRecord, ChainId, Committee, EpochChangeProposal, Follows, GlobalIndex, HeldBatch,
-    Manifest, ProposalId, Scope, SignedProposal, SystemTransaction, Transaction,
+    Activation, BlockRecord, ChainId, Committee, EpochChangeProposal, Finality, Follows, GlobalIndex,
+    HeldBatch, Manifest, ProposalId, Scope, SignedProposal, SystemTransaction, Transaction,
 };
 
 pub use check::{DEADLINE_BLOCKS_MAX, ProposalError, check_limits, check_manifest};
@@ -107,6 +107,8 @@ pub struct Ledger {
     pub proposed_ms: Vec<u64>,
     /// Proposals that are open.
     pub open: BTreeMap<ProposalId, ProposalRecord>,
+    /// The last block of the epoch, where it graduates.
+    pub graduation: Option<CommitIndex>,
     /// A bug planted for the simulator.
     #[cfg(feature = "planted")]
     #[borsh(skip)]
@@ -136,6 +138,7 @@ impl Ledger {
             next_proposal,
             proposed_ms: vec![0; manifest.members.len()],
             open: BTreeMap::new(),
+            graduation: None,
             #[cfg(feature = "planted")]
             counts_votes_twice: false,
         }
@@ -149,15 +152,26 @@ impl Ledger {
         })
     }
 
+    /// The last block of the epoch, once it is known: where a proposal becomes active or the
+    /// epoch graduates.
+    pub fn barrier(&self) -> Option<CommitIndex> {
+        self.graduation.or_else(|| self.schedule().map(|(_, barrier)| barrier))
+    }
+
     /// Whether the epoch ends with the block that this is the state of.
     pub fn is_at_barrier(&self) -> bool {
-        self.schedule().is_some_and(|(_, barrier)| barrier == self.index)
+        self.barrier() == Some(self.index)
     }
 
     /// The manifest of the epoch that follows. `None` but at the barrier.
     pub fn next_manifest(&self, present: &Manifest) -> Option<Manifest> {
-        let (record, _) = self.schedule().filter(|(_, barrier)| *barrier == self.index)?;
-        Some(manifest_of(&record.proposal, present, self))
+        if !self.is_at_barrier() {
+            return None;
+        }
+        Some(match self.schedule() {
+            Some((record, _)) => manifest_of(&record.proposal, present, self),
+            None => graduated(present, self),
+        })
     }
 
     /// Applies one final block; answers with the proposals whose state changed.
@@ -182,6 +196,7 @@ impl Ledger {
         self.schedule_if_ready(present, &mut changed);
         let records = changed.iter().filter_map(|id| self.open.get(id).cloned()).collect();
         self.open.retain(|_, record| record.state.is_open());
+        self.graduate(present.manifest);
         records
     }
 
@@ -223,6 +238,9 @@ impl Ledger {
         let expected = present.manifest.number.next();
         if proposal.new_epoch != expected {
             return Err(ProposalError::WrongEpoch { given: proposal.new_epoch.0, expected: expected.0 });
+        }
+        if let Some(barrier) = self.graduation {
+            return Err(ProposalError::Graduates(barrier.0));
         }
         let author = present.committee.index_of(proposal.proposer).ok_or(ProposalError::NotAnAuthority)?;
         let given = proposal.new_epoch_timestamp_ms;
@@ -399,6 +417,16 @@ impl Ledger {
             changed.insert(record.id);
         }
     }
+
+    /// The epoch graduates where its manifest says so, after what was proposed has come to its
+    /// end: the number of the next epoch is what a proposal is for.
+    fn graduate(&mut self, manifest: &Manifest) {
+        let is_due = manifest.limits.graduate_after_blocks.is_some_and(|after| after <= self.index.0);
+        let is_certified = manifest.finality == Finality::Certified;
+        if is_due && is_certified && self.open.is_empty() && self.graduation.is_none() {
+            self.graduation = Some(CommitIndex(self.index.0 + manifest.limits.barrier_distance_blocks));
+        }
+    }
 }
 
 fn signed_by_member(
@@ -412,6 +440,16 @@ fn signed_by_member(
     })
 }
 
+/// The same epoch once more, on its engine's word.
+fn graduated(present: &Manifest, at: &Ledger) -> Manifest {
+    Manifest {
+        number: present.number.next(),
+        finality: Finality::Graduated,
+        follows: Some(Follows { identity: present.identity(), index: at.index, hash: at.hash }),
+        ..present.clone()
+    }
+}
+
 fn manifest_of(proposal: &EpochChangeProposal, present: &Manifest, at: &Ledger) -> Manifest {
     Manifest {
         number: proposal.new_epoch,
@@ -419,7 +457,8 @@ fn manifest_of(proposal: &EpochChangeProposal, present: &Manifest, at: &Ledger) 
         fault_model: proposal.fault_model,
         modules: proposal.modules.clone(),
         fallbacks: Vec::new(),
-        finality: present.finality,
+        // What was changed has yet to show that it can be trusted.
+        finality: Finality::Certified,
         limits: proposal.limits.clone(),
         follows: Some(Follows { identity: present.identity(), index: at.index, hash: at.hash }),
     }

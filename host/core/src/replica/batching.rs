@@ -66,7 +66,7 @@ impl Batching {
     }
 
     /// An own batch is final: its clients are about to be told.
-    fn ended(&mut self, digest: &Digest, now_ms: u64) {
+    pub(super) fn ended(&mut self, digest: &Digest, now_ms: u64) {
         let Some(batch) = self.in_flight.remove(digest) else { return };
         if batch.transactions > 0 {
             self.expected += batch.transactions;
@@ -165,12 +165,15 @@ impl Replica {
             if !(room && (due && batching.queued() > 0 || tick)) {
                 return;
             }
-            self.close_batch();
+            if self.close_batch().is_none() {
+                return;
+            }
         }
     }
 
-    fn close_batch(&mut self) {
-        let Some(author) = self.epoch.me else { return };
+    /// Makes a batch of what is queued, be it nothing.
+    fn close_batch(&mut self) -> Option<Digest> {
+        let author = self.epoch.me?;
         let batch_bytes_max = self.epoch.start.manifest.limits.batch_bytes_max as usize;
         let bytes_max = self.settings.batch_bytes.min(batch_bytes_max - TRANSACTION_OVERHEAD_BYTES);
         let transactions = self.batching.take(bytes_max, self.now.mono_ms);
@@ -186,18 +189,23 @@ impl Replica {
         self.batching.last_closed_ms = self.now.mono_ms;
         // The start count is durable before any batch of this start is signed, and sequence
         // numbers are given out once: a slot is never signed twice.
-        if self.guard.batch().is_err() {
-            return;
-        }
+        self.guard.batch().ok()?;
         let in_flight = InFlight { pushed_ms: self.now.mono_ms, transactions: batch.transactions.len() };
         let statement = batch.statement(batch.digest());
         let signature = self.signer.sign_statement(self.chain, Scope::Number(batch.number), &statement);
         let held = Arc::new(HeldBatch::new(SignedBatch { batch, signature }));
-        self.batching.in_flight.insert(held.digest, in_flight);
+        let digest = held.digest;
+        self.batching.in_flight.insert(digest, in_flight);
         let message = Message::Batches(vec![held.signed.clone()]);
         self.out.durable.push(Persist::Batch(held.clone()));
         self.send(self.members(), message);
         self.hold(held);
+        Some(digest)
+    }
+
+    /// Makes a batch although nothing calls for one, if one may be made.
+    pub(super) fn close_batch_now(&mut self) -> Option<Digest> {
+        if self.makes_batches() && self.has_room() { self.close_batch() } else { None }
     }
 
     /// When an idle chain wants a tick of this node; `None` while it need not move.
@@ -207,7 +215,7 @@ impl Replica {
             return None;
         }
         let started = self.ledger.author_times_ms.get(me.as_usize()).is_some_and(|time| *time > 0);
-        let every_ms = match self.ledger.schedule() {
+        let every_ms = match self.ledger.barrier() {
             Some(_) => TICK_TO_BARRIER_MS,
             None if self.ledger.open.is_empty() && started => return None,
             None => TICK_MS,

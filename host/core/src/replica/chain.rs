@@ -7,7 +7,7 @@ use moult_sdk::engine::{Commit, Event as EngineEvent};
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest};
 use moult_types::block::{link, prepare_statement};
 use moult_types::{
-    Block, BlockRecord, Certificate, EpochIdentity, GlobalIndex, HeldBatch, Message, Scope, Signed,
+    Block, BlockRecord, Certificate, EpochIdentity, Finality, GlobalIndex, HeldBatch, Message, Scope, Signed,
 };
 
 use super::{Epoch, Replica, global_of};
@@ -24,6 +24,11 @@ const PUSHED_MS: u64 = 10;
 const REFETCH_MS: u64 = 200;
 /// Most digests in one question.
 const FETCH_MAX: usize = 256;
+/// In a graduated epoch nothing waits for certificates: a prepare is signed for so much of the
+/// window at once,
+const PREPARES_A_WINDOW: u64 = 4;
+/// or after this time.
+const PREPARE_LATER_MS: u64 = 25;
 /// Batches that one `final` event names, roughly: a node that catches up makes several.
 const FINAL_BATCHES_MAX: usize = 4096;
 
@@ -32,6 +37,7 @@ impl Replica {
     pub(super) fn advance_chain(&mut self) {
         loop {
             let assembled = self.assemble();
+            self.execute_ahead();
             self.sign_prepare();
             let made_final = self.certify();
             if !assembled && !made_final {
@@ -46,7 +52,7 @@ impl Replica {
         if self.settings.planted == Some(super::Planted::PastBarrier) {
             return None;
         }
-        self.ledger.schedule().map(|(_, barrier)| barrier)
+        self.ledger.barrier()
     }
 
     /// Turns ordered commits into blocks as long as their payloads are held; nothing past
@@ -122,6 +128,37 @@ impl Replica {
         self.finality.push(held);
     }
 
+    /// Whether this epoch's blocks are executed on the engine's word.
+    pub(super) fn is_graduated(&self) -> bool {
+        self.epoch.start.manifest.finality == Finality::Graduated
+    }
+
+    /// K16: what the engine has ordered is executed, a window ahead of its certificate at most.
+    /// It is ordered again after a crash: from the engine's own records, which were synced
+    /// before a quorum could rely on them.
+    fn execute_ahead(&mut self) {
+        if !self.is_graduated() {
+            return;
+        }
+        let (barrier, now_ms) = (self.barrier(), self.now.mono_ms);
+        while let Some(held) = self.finality.execute_ahead(barrier) {
+            let (record, batches) = (held.record.clone(), held.batches.clone());
+            for batch in &batches {
+                self.batching.ended(&batch.digest, now_ms);
+            }
+            self.execute(record, batches);
+        }
+    }
+
+    fn execute(&mut self, record: Arc<BlockRecord>, batches: Vec<Arc<HeldBatch>>) {
+        let index = record.block.index;
+        let marker = self.reads.marked().filter(|marker| batches.iter().any(|b| b.digest == *marker));
+        self.out.release.push(Effect::Execute { record, batches });
+        if marker.is_some() {
+            self.on_read_marker(index);
+        }
+    }
+
     /// K3: at most a window past the last final block, never past the barrier, above the
     /// last prepare and on a chain through it. All payloads and blocks are in this step's
     /// durable part or were durable before.
@@ -136,6 +173,9 @@ impl Replica {
         if index.0 == 0 || self.diverged || (index <= last && self.last_prepare.is_some()) {
             return;
         }
+        if self.next_prepare_ms().is_some_and(|at| at > self.now.mono_ms) {
+            return;
+        }
         let Ok(update) = self.guard.prepare(self.epoch.identity, index, hash, self.prepared_on_chain) else {
             return;
         };
@@ -147,6 +187,17 @@ impl Replica {
         self.finality.add_vote(author, index, hash, signature);
         self.last_prepare = Some((vote, self.now.mono_ms));
         self.send(self.members(), Message::Prepare { identity: self.epoch.identity, vote });
+    }
+
+    /// When the next prepare is signed at the latest, if there is something to sign that may wait
+    /// for more blocks: one of a graduated epoch, before its barrier.
+    pub(super) fn next_prepare_ms(&self) -> Option<u64> {
+        let (signed, at_ms) = self.last_prepare.filter(|_| self.guard.is_enabled() && !self.diverged)?;
+        let window = self.epoch.start.manifest.limits.window_blocks;
+        let unsigned = self.finality.executed().0.saturating_sub(signed.statement.slot.a);
+        let may_wait = self.is_graduated() && self.barrier().is_none();
+        (may_wait && (1..window.div_ceil(PREPARES_A_WINDOW)).contains(&unsigned))
+            .then_some(at_ms + PREPARE_LATER_MS)
     }
 
     pub(super) fn resend_prepare(&mut self) {
@@ -186,6 +237,7 @@ impl Replica {
 
     /// Everything up to the certificate's index is final: ledger, execution, engine.
     pub(super) fn finalize(&mut self, certificate: Certificate) {
+        let executed = self.finality.executed();
         let done = self.finality.finalize(certificate.index);
         let Some(last) = done.last() else { return };
         let (index, ordered_at_ms) = (last.record.block.index, last.ordered_at_ms);
@@ -206,7 +258,9 @@ impl Replica {
                 self.release(batch.digest);
                 final_batches.push(batch.digest);
             }
-            self.out.release.push(Effect::Execute { record: held.record, batches: held.batches });
+            if held.record.block.index > executed {
+                self.execute(held.record, held.batches);
+            }
         }
         self.note_guard(GuardUpdate::FinalMark { global, hash: certificate.hash });
         let ledger = Arc::new(self.ledger.clone());

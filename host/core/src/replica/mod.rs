@@ -195,8 +195,9 @@ impl Replica {
     /// When `step` wants to be called with [`Input::Wake`] at the latest (monotonic).
     pub fn next_wake_ms(&self) -> u64 {
         let next_ask_ms = self.ordering.asks.first_key_value().map(|((at, _), _)| *at);
-        let timers = [self.ordering.next_timer_ms(), self.next_close_ms(), self.next_tick_ms(), next_ask_ms];
-        timers.into_iter().flatten().fold(self.next_housekeeping_ms, u64::min)
+        let own = [self.next_close_ms(), self.next_tick_ms(), self.next_prepare_ms(), next_ask_ms];
+        let timers = own.into_iter().chain([self.ordering.next_timer_ms()]);
+        timers.flatten().fold(self.next_housekeeping_ms, u64::min)
     }
 
     /// Replicated state after the last final block.
@@ -294,6 +295,7 @@ impl Replica {
         self.run_timers();
         self.advance_chain();
         self.do_duties();
+        self.place_read_marker();
         self.close_batches();
         for _ in 0..ordering::ROUNDS_MAX {
             if !self.run_engine() {
@@ -301,6 +303,7 @@ impl Replica {
             }
             self.advance_chain();
             self.do_duties();
+            self.place_read_marker();
             self.close_batches();
         }
         self.ask_missing();

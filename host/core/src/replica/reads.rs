@@ -6,10 +6,15 @@
 //! executed the highest index named, the read is current. A liar can name an index that
 //! does not exist and delay a read; after a while its answers are left out where others
 //! make a quorum.
+//!
+//! In a graduated epoch a write is acknowledged before anybody signed for its block. A member
+//! orders a *marker* there, a batch of its own that it makes once the read waits: whatever was
+//! acknowledged before lies in a block before it, or in the same one. Who orders nothing asks
+//! the members as above, and they answer with the index of a marker.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use moult_sdk::{AuthorityIndex, CommitIndex};
+use moult_sdk::{AuthorityIndex, CommitIndex, Digest};
 use moult_types::{EpochNumber, GlobalIndex, Message, PublicKey};
 
 use super::Replica;
@@ -26,6 +31,9 @@ pub(super) struct Reads {
     /// Reads that no round covers yet.
     pub(super) waiting: Vec<u64>,
     round: Option<Round>,
+    /// Peers that asked in a graduated epoch, each with its last question.
+    asking: BTreeMap<PublicKey, u64>,
+    marker: Option<Marker>,
     next_nonce: u64,
     /// Rounds whose index is not final here yet.
     resolved: Vec<Resolved>,
@@ -39,6 +47,13 @@ struct Round {
     answers: BTreeMap<AuthorityIndex, CommitIndex>,
 }
 
+/// A batch of this node's, and who waits for it to be executed.
+struct Marker {
+    digest: Digest,
+    ids: Vec<u64>,
+    peers: BTreeMap<PublicKey, u64>,
+}
+
 struct Resolved {
     ids: Vec<u64>,
     index: CommitIndex,
@@ -46,11 +61,49 @@ struct Resolved {
     since_ms: u64,
 }
 
+impl Reads {
+    /// The marker that is on its way.
+    pub(super) fn marked(&self) -> Option<Digest> {
+        self.marker.as_ref().map(|marker| marker.digest)
+    }
+}
+
 impl Replica {
+    /// Whether reads are served by markers of this node's own.
+    fn marks_reads(&self) -> bool {
+        self.is_graduated() && self.epoch.me.is_some() && self.guard.is_enabled()
+    }
+
+    /// Makes a marker for every read that waits; the next one once it is executed.
+    pub(super) fn place_read_marker(&mut self) {
+        let is_needed = !(self.reads.waiting.is_empty() && self.reads.asking.is_empty());
+        if !is_needed || self.reads.marker.is_some() || !self.marks_reads() {
+            return;
+        }
+        if let Some(digest) = self.close_batch_now() {
+            let ids = std::mem::take(&mut self.reads.waiting);
+            let peers = std::mem::take(&mut self.reads.asking);
+            self.reads.marker = Some(Marker { digest, ids, peers });
+        }
+    }
+
+    /// The marker lies in this block, which is about to be executed.
+    pub(super) fn on_read_marker(&mut self, index: CommitIndex) {
+        let Some(marker) = self.reads.marker.take() else { return };
+        let global = GlobalIndex(self.epoch.start.base.0 + index.0);
+        self.out.release.push(Effect::ReadAt { ids: marker.ids, global });
+        for (peer, nonce) in marker.peers {
+            let (epoch, last_final) = (self.epoch.start.manifest.number, self.finality.last_final());
+            let reply = Message::ReadReply { nonce, epoch, prepared: index, last_final };
+            self.send(Target::Keys(vec![peer]), reply);
+        }
+    }
+
     /// One round serves every read that waits; the next begins when it is answered.
     pub(super) fn ask_reads(&mut self) {
         self.serve_reads();
-        if self.reads.round.is_some() || self.reads.waiting.is_empty() || self.closing() {
+        if self.marks_reads() || self.reads.round.is_some() || self.reads.waiting.is_empty() || self.closing()
+        {
             return;
         }
         let nonce = self.reads.next_nonce;
@@ -69,6 +122,12 @@ impl Replica {
     /// A node that does not sign may have forgotten what it signed: it says nothing.
     pub(super) fn on_read_query(&mut self, from: PublicKey, nonce: u64) {
         if !self.guard.is_enabled() {
+            return;
+        }
+        if self.is_graduated() {
+            if self.epoch.me.is_some() {
+                self.reads.asking.insert(from, nonce);
+            }
             return;
         }
         let reply = Message::ReadReply {
@@ -167,9 +226,12 @@ impl Replica {
         }
     }
 
-    /// A round of the former epoch says nothing about the present one.
+    /// A round of the former epoch says nothing about the present one. A marker of it may still
+    /// be ordered in this one, and need not.
     pub(super) fn restart_reads(&mut self) {
         let reads = &mut self.reads;
+        reads.asking.clear();
+        reads.waiting.extend(reads.marker.take().into_iter().flat_map(|marker| marker.ids));
         reads.waiting.extend(reads.round.take().into_iter().flat_map(|round| round.ids));
         reads
             .waiting

@@ -207,9 +207,10 @@ impl Replica {
         match self.check_blocks(blocks) {
             Ok(held) if held.is_empty() => {}
             Ok(held) => {
-                self.follow(held);
-                self.finalize(certificate);
-                self.ask_blocks();
+                if self.follow(held) {
+                    self.finalize(certificate);
+                    self.ask_blocks();
+                }
             }
             Err(reason) => self.event(Event::EngineMisbehaved(format!("blocks of peer {from}: {reason}"))),
         }
@@ -296,14 +297,23 @@ impl Replica {
         Ok(())
     }
 
-    /// Replaces what is held above the last final block by certified blocks.
-    fn follow(&mut self, certified: Vec<HeldBlock>) {
+    /// Replaces what is held above the last final block by certified blocks; whether it can.
+    fn follow(&mut self, certified: Vec<HeldBlock>) -> bool {
         let fork = certified
             .iter()
             .find(|held| {
                 self.finality.hash_at(held.record.block.index).is_some_and(|own| own != held.record.hash)
             })
             .map(|held| held.record.block.index);
+        if let Some(index) = fork.filter(|index| *index <= self.finality.executed()) {
+            // K16: the engine was wrong, here or elsewhere, and what was executed cannot be undone.
+            self.halt(format!(
+                "a quorum certified another block {} of this epoch than the one that was executed here on \
+                 the engine's word (the epoch is graduated): this node's state is not that of the chain",
+                index.0
+            ));
+            return false;
+        }
         if let Some(index) = fork {
             // K6: the certificate wins; this node prepares no more in this epoch.
             self.diverged = true;
@@ -322,5 +332,6 @@ impl Replica {
             self.out.durable.push(Persist::Block(held.record.clone()));
             self.push_block(held);
         }
+        true
     }
 }

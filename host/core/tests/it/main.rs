@@ -5,5 +5,6 @@
 mod execution;
 mod finality;
 mod governance;
+mod graduated;
 mod replica;
 mod support;

@@ -28,10 +28,10 @@ struct Script {
 }
 
 #[derive(Clone, Default)]
-struct Scripted(Arc<Mutex<Script>>);
+pub(crate) struct Scripted(Arc<Mutex<Script>>);
 
 impl Scripted {
-    fn will(&self, actions: Vec<Action>) {
+    pub(crate) fn will(&self, actions: Vec<Action>) {
         self.0.lock().unwrap().answers.push_back(actions);
     }
 
@@ -79,17 +79,17 @@ impl EngineInstance for Scripted {
 }
 
 /// Authority 0 of four, with its clock.
-struct Node {
-    replica: Replica,
-    engine: Scripted,
+pub(crate) struct Node {
+    pub(crate) replica: Replica,
+    pub(crate) engine: Scripted,
     context: Arc<VerifyContext>,
-    manifest: Manifest,
-    /// Of the last step that executed something.
-    executed: Vec<Arc<BlockRecord>>,
-    now_ms: u64,
+    pub(crate) manifest: Manifest,
+    /// In order.
+    pub(crate) executed: Vec<Arc<BlockRecord>>,
+    pub(crate) now_ms: u64,
 }
 
-fn recovery(manifest: &Manifest) -> Recovery {
+pub(crate) fn recovery(manifest: &Manifest) -> Recovery {
     let start = moult_core::io::EpochStart {
         manifest: manifest.clone(),
         base: GlobalIndex(0),
@@ -118,7 +118,11 @@ impl Node {
         Self::recovered(recovery(&manifest), manifest, change)
     }
 
-    fn recovered(recovery: Recovery, manifest: Manifest, change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) fn recovered(
+        recovery: Recovery,
+        manifest: Manifest,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let mut settings = Settings::new(manifest.members[0].id);
         change(&mut settings);
         let (replica, step) = Replica::new(recovery, settings, Arc::new(keys(0)), Now::default()).unwrap();
@@ -129,6 +133,7 @@ impl Node {
         let engine = Scripted::default();
         let context = context.unwrap();
         let mut node = Self { replica, engine, context, manifest, executed: Vec::new(), now_ms: 0 };
+        node.note(&step);
         node.give(Input::Engine {
             identity: node.manifest.identity(),
             engine: Box::new(node.engine.clone()),
@@ -137,23 +142,27 @@ impl Node {
         node
     }
 
-    fn give(&mut self, input: Input) -> Step {
+    pub(crate) fn give(&mut self, input: Input) -> Step {
         self.now_ms += 1;
         self.steps(vec![input])
     }
 
-    fn steps(&mut self, inputs: Vec<Input>) -> Step {
+    pub(crate) fn steps(&mut self, inputs: Vec<Input>) -> Step {
         let step = self.replica.step(Now { mono_ms: self.now_ms, wall_ms: self.now_ms }, inputs);
+        self.note(&step);
+        step
+    }
+
+    fn note(&mut self, step: &Step) {
         for effect in &step.release {
             if let Effect::Execute { record, .. } = effect {
                 self.executed.push(record.clone());
             }
         }
-        step
     }
 
     /// A message of another authority, verified as the shell does it.
-    fn hear(&mut self, from: u8, message: Message) -> Step {
+    pub(crate) fn hear(&mut self, from: u8, message: Message) -> Step {
         let message = self.context.check(message).expect("it verifies");
         self.give(Input::Message { from: keys(from).public_key(), message })
     }
@@ -184,7 +193,7 @@ impl Node {
     }
 }
 
-fn batches(step: &Step) -> Vec<Arc<HeldBatch>> {
+pub(crate) fn batches(step: &Step) -> Vec<Arc<HeldBatch>> {
     let held = step.durable.iter().filter_map(|persist| match persist {
         Persist::Batch(batch) => Some(batch.clone()),
         _ => None,

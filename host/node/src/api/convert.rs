@@ -52,6 +52,7 @@ pub(super) fn epoch(start: &EpochStart) -> EpochBody {
         time_ms: start.time_ms,
         switched_at_ms: start.switched_at_ms,
         fault_model: manifest.fault_model,
+        finality: manifest.finality,
         committee: manifest.members.clone(),
         stake,
         quorum,

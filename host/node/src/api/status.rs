@@ -52,6 +52,7 @@ fn status_of(app: &Api, view: &View) -> Status {
         epoch: manifest.number.0,
         phase: 0,
         identity: view.identity.to_string(),
+        finality: manifest.finality,
         role: if view.me.is_some() { "authority" } else { "observer" }.into(),
         authority_index: view.me.map(|me| me.0),
         signing_stopped: view.signing_stopped.clone(),
@@ -65,7 +66,7 @@ fn status_of(app: &Api, view: &View) -> Status {
         block_time_ms: view.ledger.time_ms,
         leader: view.leader,
         round: view.round,
-        barrier: view.ledger.schedule().map(|(_, barrier)| barrier.0),
+        barrier: view.ledger.barrier().map(|barrier| barrier.0),
         peers: peers
             .into_iter()
             .map(|peer| Peer {

@@ -220,6 +220,9 @@ pub struct Limits {
     pub client_idle_blocks: u64,
     #[prost(uint32, tag = "9")]
     pub module_bytes_max: u32,
+    /// The epoch graduates after so many blocks; left out: it stays certified.
+    #[prost(uint64, optional, tag = "10")]
+    pub graduate_after_blocks: ::core::option::Option<u64>,
 }
 /// What names the proposal until it is final and has a number.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -53,7 +53,7 @@ impl Barriers {
         identity: EpochIdentity,
         ledger: &Ledger,
     ) -> Result<(), Violation> {
-        let Some((_, barrier)) = ledger.schedule() else { return Ok(()) };
+        let Some(barrier) = ledger.barrier() else { return Ok(()) };
         let set = *self.set.entry(identity).or_insert(barrier.0);
         if set != barrier.0 {
             let what = format!("node {node}: barrier {} of {identity:?}, others: {set}", barrier.0);

@@ -50,6 +50,11 @@ struct Args {
     /// On a disk: a folder for the run is made in it, and removed [default: target].
     #[arg(long, default_value_os_t = std::env::temp_dir(), hide_default_value = true)]
     dir: PathBuf,
+    /// Measure a certified epoch of Moult: a put then waits until a quorum of hosts has signed for
+    /// its block. By default its epoch graduates first, so that a put is answered on Raft's word,
+    /// as etcd's are.
+    #[arg(long)]
+    certified: bool,
     /// Leave that folder, with all logs, in place.
     #[arg(long)]
     keep: bool,
@@ -97,6 +102,7 @@ impl From<Args> for Settings {
             connections: args.connections,
             base_port: args.base_port,
             dir: args.dir,
+            certified: args.certified,
             keep: args.keep,
             json: args.json,
         }

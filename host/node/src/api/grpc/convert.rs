@@ -99,6 +99,7 @@ fn limits(limits: proto::Limits) -> EpochLimits {
         client_window: limits.client_window,
         client_idle_blocks: limits.client_idle_blocks,
         module_bytes_max: limits.module_bytes_max,
+        graduate_after_blocks: limits.graduate_after_blocks,
     }
 }
 

@@ -1,0 +1,223 @@
+//! Graduated epochs: how one comes about, and what is executed on an engine's word.
+
+use moult_core::Recovery;
+use moult_core::governance::ProposalError;
+use moult_core::io::{Effect, Input, Persist, Step};
+use moult_crypto::Signer;
+use moult_sdk::engine::{self, Action};
+use moult_types::message::Blocks;
+use moult_types::*;
+
+use crate::replica::{Node, batches, recovery};
+use crate::support::*;
+
+fn graduates_after(blocks: u64) -> Chain {
+    let mut chain = Chain::new(&[1, 1, 1, 1]);
+    chain.manifest.limits.graduate_after_blocks = Some(blocks);
+    chain.ledger =
+        moult_core::governance::Ledger::at_start(&chain.manifest, GlobalIndex(0), 1000, ProposalId(1));
+    chain
+}
+
+#[test]
+fn an_epoch_graduates_to_the_same_modules_and_committee() {
+    let mut chain = graduates_after(3);
+    chain.idle(2);
+    assert_eq!(chain.ledger.barrier(), None);
+    chain.idle(1);
+    let barrier = CommitIndex(3 + chain.manifest.limits.barrier_distance_blocks);
+    assert_eq!(chain.ledger.barrier(), Some(barrier));
+    let refused = chain.ledger.check_unsigned(chain.present(), &chain.proposal(2, |_| {}).proposal);
+    assert_eq!(refused, Err(ProposalError::Graduates(barrier.0)));
+    assert_eq!(chain.ledger.next_manifest(&chain.manifest), None);
+    chain.idle(chain.manifest.limits.barrier_distance_blocks);
+    let next = chain.ledger.next_manifest(&chain.manifest).expect("it is at the barrier");
+    let expected = Manifest {
+        number: EpochNumber(1),
+        finality: Finality::Graduated,
+        follows: Some(Follows {
+            identity: chain.manifest.identity(),
+            index: barrier,
+            hash: chain.ledger.hash,
+        }),
+        ..chain.manifest.clone()
+    };
+    assert_eq!(next, expected);
+    assert!(chain.ledger.close().is_empty());
+    // It stays so.
+    chain.manifest = next;
+    chain.ledger =
+        moult_core::governance::Ledger::at_start(&chain.manifest, GlobalIndex(8), 2000, ProposalId(1));
+    chain.idle(20);
+    assert_eq!(chain.ledger.barrier(), None);
+}
+
+#[test]
+fn what_is_proposed_comes_to_its_end_before_an_epoch_graduates() {
+    let mut chain = graduates_after(2);
+    let proposal = chain.propose(0, |_| {});
+    chain.idle(5);
+    assert_eq!(chain.ledger.barrier(), None);
+    chain.block(vec![withdraw(&proposal, 0)]);
+    assert!(chain.ledger.barrier().is_some());
+
+    let mut chain = graduates_after(2);
+    let proposal = chain.propose(0, |_| {});
+    chain.block((0..3).map(|voter| approve(&proposal, voter)).collect());
+    let window = chain.ledger.index.next().0 / 10;
+    chain.block((0..3).map(|place| ready(&proposal, place, place, window)).collect());
+    chain.idle(5);
+    let next = chain.ledger.next_manifest(&chain.manifest).expect("it is at the barrier");
+    assert_eq!(next.finality, Finality::Certified, "what is new has to be seen at work first");
+}
+
+fn graduated() -> Manifest {
+    Manifest { finality: Finality::Graduated, ..manifest(&[1, 1, 1, 1]) }
+}
+
+fn node() -> Node {
+    let manifest = graduated();
+    Node::recovered(recovery(&manifest), manifest, |_| {})
+}
+
+/// The engine orders these blocks, each of one batch.
+fn order(node: &mut Node, from: u64, digests: &[Digest]) -> Step {
+    let commit = |(index, digest): (u64, &Digest)| {
+        let batches = vec![*digest];
+        Action::Commit(engine::Commit { index: CommitIndex(index), batches, round: 0, leader: None })
+    };
+    node.engine.will((from..).zip(digests).map(commit).collect());
+    node.give(Input::Peer { key: keys(1).public_key(), up: true, rtt_us: 0 })
+}
+
+/// Batches of authority 1 that the node holds.
+fn held(node: &mut Node, count: u64) -> Vec<Digest> {
+    let batch = |seq| batch(&node.manifest, 1, seq, seq, Vec::new());
+    let made: Vec<_> = (0..count).map(batch).collect();
+    for batch in &made {
+        node.hear(1, Message::Batches(vec![batch.signed.clone()]));
+    }
+    made.iter().map(|batch| batch.digest).collect()
+}
+
+fn executed(node: &Node) -> Vec<u64> {
+    node.executed.iter().map(|record| record.block.index.0).collect()
+}
+
+/// The indices for which the step signs.
+fn prepared(step: &Step) -> Vec<u64> {
+    let prepares = step.release.iter().filter_map(|effect| match effect {
+        Effect::Send { message, .. } => match &**message {
+            Message::Prepare { vote, .. } => Some(vote.statement.slot.a),
+            _ => None,
+        },
+        _ => None,
+    });
+    prepares.collect()
+}
+
+fn prepare(node: &Node, author: u8, index: u64) -> Message {
+    let identity = node.manifest.identity();
+    let hash = node.executed[index as usize - 1].hash;
+    let statement = block::prepare_statement(AuthorityIndex(author.into()), CommitIndex(index), hash);
+    let signature = keys(author).sign_statement(CHAIN, Scope::Epoch(identity), &statement);
+    Message::Prepare { identity, vote: Signed { statement, signature } }
+}
+
+#[test]
+fn blocks_are_executed_as_they_are_ordered_a_window_ahead_of_their_certificates() {
+    let mut node = node();
+    let digests = held(&mut node, 8);
+    let window = node.manifest.limits.window_blocks;
+    let step = order(&mut node, 1, &digests);
+    assert_eq!(executed(&node), (1..=window).collect::<Vec<_>>());
+    assert_eq!(prepared(&step), [window], "one signature for all of them");
+    assert!(!step.durable.iter().any(|persist| matches!(persist, Persist::Final { .. })));
+    // Certificates come: the next may follow, and nothing is executed twice.
+    let (one, two) = (prepare(&node, 1, 3), prepare(&node, 2, 3));
+    node.hear(1, one);
+    let step = node.hear(2, two);
+    assert!(
+        step.durable.iter().any(|persist| matches!(persist, Persist::Final { global, .. } if global.0 == 3))
+    );
+    assert_eq!(executed(&node), (1..=3 + window).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_was_ordered_before_a_start_is_executed_again() {
+    let mut node = node();
+    let made = batch(&node.manifest, 1, 1, 1, Vec::new());
+    node.hear(1, Message::Batches(vec![made.signed.clone()]));
+    order(&mut node, 1, &[made.digest]);
+    let manifest = node.manifest.clone();
+    let found =
+        Recovery { fresh: false, tail: node.executed.clone(), batches: vec![made], ..recovery(&manifest) };
+    let again = Node::recovered(found, manifest, |_| {});
+    assert_eq!(executed(&again), [1]);
+}
+
+#[test]
+fn a_certificate_against_an_executed_block_stops_the_node() {
+    let mut node = node();
+    let digests = held(&mut node, 2);
+    order(&mut node, 1, &digests[..1]);
+    let identity = node.manifest.identity();
+    let other = Block { index: CommitIndex(1), time_ms: 1, batches: vec![digests[1]], state_root: None };
+    let other = record(&node.manifest, identity.digest(), other);
+    let vote = |author: u8| {
+        let statement = block::prepare_statement(AuthorityIndex(author.into()), CommitIndex(1), other.hash);
+        let signature = keys(author).sign_statement(CHAIN, Scope::Epoch(identity), &statement);
+        CertificateVote { author: AuthorityIndex(author.into()), index: CommitIndex(1), signature }
+    };
+    let certificate = Certificate {
+        identity,
+        index: CommitIndex(1),
+        hash: other.hash,
+        votes: [1, 2, 3].map(vote).into(),
+        bodies: Vec::new(),
+    };
+    let batches = vec![batch(&node.manifest, 1, 1, 1, Vec::new()).signed.clone()];
+    let step = node.hear(2, Message::Blocks(Box::new(Blocks { blocks: vec![other], batches, certificate })));
+    let halts = |effect: &Effect| matches!(effect, Effect::Halt(reason) if reason.contains("block 1 "));
+    assert!(step.release.iter().any(halts), "{step:?}");
+    assert!(step.durable.is_empty(), "nothing of it is written");
+}
+
+#[test]
+fn a_read_waits_for_a_batch_that_was_made_after_it_began() {
+    let mut node = node();
+    let placed = |step: &Step| {
+        step.release.iter().find_map(|effect| match effect {
+            Effect::ReadAt { ids, global } => Some((ids.clone(), global.0)),
+            _ => None,
+        })
+    };
+    let before = held(&mut node, 1);
+    let step = node.give(Input::Read { id: 7 });
+    assert_eq!(placed(&step), None);
+    let marker = batches(&step).remove(0).digest;
+    // A second read has to wait for a marker of its own.
+    let step = node.give(Input::Read { id: 8 });
+    assert!(placed(&step).is_none() && batches(&step).is_empty());
+    assert_eq!(placed(&order(&mut node, 1, &before)), None);
+    let step = order(&mut node, 2, &[marker]);
+    assert_eq!(placed(&step), Some((vec![7], 2)));
+    let marker = batches(&step).remove(0).digest;
+    // A peer that orders nothing itself is told an index in the same way.
+    let step = node.hear(2, Message::ReadQuery { nonce: 5 });
+    let reply = |step: &Step| {
+        step.release.iter().find_map(|effect| match effect {
+            Effect::Send { message, .. } => match **message {
+                Message::ReadReply { nonce, prepared, .. } => Some((nonce, prepared.0)),
+                _ => None,
+            },
+            _ => None,
+        })
+    };
+    assert_eq!(reply(&step), None);
+    let step = order(&mut node, 3, &[marker]);
+    assert_eq!((placed(&step), reply(&step)), (Some((vec![8], 3)), None));
+    let marker = batches(&step).remove(0).digest;
+    let step = order(&mut node, 4, &[marker]);
+    assert_eq!(reply(&step), Some((5, 4)));
+}
