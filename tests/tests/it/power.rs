@@ -154,7 +154,10 @@ impl Seen {
             let mut client = cluster.client(index);
             let last = client.status().expect("it answers").global_final_index;
             for global in (1..=last).rev() {
-                let block = client.block(global).expect("a final block can be read");
+                // It is told before it is written: nobody may depend on it that early.
+                let block = until("a final block can be read", LONG, || {
+                    client.block(global).map_err(|e| e.to_string())
+                });
                 let known = self.blocks.entry(global).or_insert_with(|| block.hash.clone());
                 assert_eq!(*known, block.hash, "block {global} at node {index}");
                 // The hash covers all before it; two are enough where another node told the rest.
