@@ -123,9 +123,9 @@ impl Executor {
         let store = self.shared.store.clone();
         let last = store.last_final().map_err(|e| e.to_string())?;
         if self.executed > last {
-            // The state was flushed and the chain's tail lost: peers have the blocks, and
+            // In a graduated epoch; or the chain's tail was lost: then peers have the blocks, and
             // they are skipped when they come (they were executed).
-            tracing::warn!(target: "executor", executed = self.executed.0, last_final = last.0, "the state is ahead of the stored chain");
+            tracing::info!(target: "executor", executed = self.executed.0, last_final = last.0, "the state is ahead of the last final block");
         }
         let first = self.executed;
         while self.executed < last {

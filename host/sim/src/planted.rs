@@ -10,6 +10,7 @@ pub(crate) fn apply(planted: Option<Planted>, settings: &mut Settings) {
         Some(Planted::CertificateQuorumMinusOne) => Some(CorePlanted::QuorumMinusOne),
         Some(Planted::PastBarrier) => Some(CorePlanted::PastBarrier),
         Some(Planted::VoteCountedTwice) => Some(CorePlanted::VoteCountedTwice),
+        Some(Planted::WithoutCertificates) => Some(CorePlanted::WithoutCertificates),
         Some(Planted::EngineQuorumMinusOne | Planted::UnsyncedGuard) | None => None,
     };
 }

@@ -209,8 +209,7 @@ pub(crate) fn limits(rng: &mut Rng, plan: &Plan) -> EpochLimits {
     EpochLimits {
         window_blocks,
         barrier_distance_blocks: window_blocks + rng.below(10),
-        // On the word of a hostile engine its own node leaves the chain.
-        graduate_after_blocks: (rng.chance(400) && plan.hostile.is_none()).then(|| rng.range(1, 40)),
+        graduate_after_blocks: (rng.chance(400) && plan.trusts_engines()).then(|| rng.range(1, 40)),
         readiness_window_blocks: rng.range(10, 100),
         batches_in_block_max: rng.range(1, 16) as u32,
         client_window: 256,

@@ -35,6 +35,11 @@ fn a_guard_that_is_not_synced() {
 }
 
 #[test]
+fn execution_that_does_not_wait_for_certificates() {
+    assert_eq!(caught(Planted::WithoutCertificates, 20), "store");
+}
+
+#[test]
 fn votes_that_count_twice() {
     assert_eq!(caught(Planted::VoteCountedTwice, 50), "quorum of votes");
 }

@@ -42,6 +42,8 @@ fn every_promise_holds_in_every_run() {
     assert!(total.blocks >= 50 * seeds, "the runs are too small: {} blocks in {seeds} runs", total.blocks);
     if seeds >= ENOUGH_SEEDS {
         assert!(total.unused().is_empty(), "never happened: {:?}", total.unused());
+        let ahead = total.notes.get("executed on the engine's word").copied().unwrap_or(0);
+        assert!(ahead > 0, "no graduated epoch executed anything before its certificate");
     }
 }
 
