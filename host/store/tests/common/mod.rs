@@ -47,6 +47,7 @@ pub fn ledger(global: u64) -> Ledger {
         proposed_ms: Vec::new(),
         next_proposal: ProposalId(1),
         open: BTreeMap::new(),
+        graduation: None,
     }
 }
 
