@@ -273,6 +273,23 @@ impl<R: Rotation> Replica<R> {
         self.release_slot(NEW_VIEW, views);
     }
 
+    /// Who stopped in the midst of a view change does not know what it had released: votes that
+    /// may be among it are not signed again. The host has those that records name.
+    pub(crate) fn assume_released(&mut self) {
+        if !self.is_changing() {
+            return;
+        }
+        let over = self.installed.checked_sub(1).map(|view| (view, u64::MAX));
+        let votes = if self.stable.seq > 0 { Some((self.installed, self.stable.seq)) } else { over };
+        for (kind, mark) in
+            [(PRE_PREPARE, votes), (PREPARE, votes), (COMMIT, votes), (VIEW_CHANGE, over), (NEW_VIEW, over)]
+        {
+            if let Some(released) = self.released.get_mut(usize::from(kind)) {
+                *released = mark;
+            }
+        }
+    }
+
     fn release_slot(&mut self, kind: u16, mark: Option<(u64, u64)>) {
         let Some(released) = self.released.get_mut(usize::from(kind)) else { return };
         if let Some((a, b)) = mark

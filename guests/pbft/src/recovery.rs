@@ -71,6 +71,7 @@ impl<R: Rotation> Replica<R> {
         self.next_seq = self.next_seq.max(self.executed + 1).max(self.stable.seq + 1);
         self.settle_places();
         self.prune();
+        self.assume_released();
         self.release_slots();
         if self.me.is_some() {
             self.vote_checkpoints();
