@@ -254,16 +254,7 @@ impl<R: Rotation> Replica<R> {
         if self.me.is_none() || self.is_changing() {
             return;
         }
-        let claimed = self
-            .entries
-            .range(self.stable.seq + 1..)
-            .filter_map(|(_, e)| e.prepared.as_ref().map(|c| c.view));
-        let oldest = claimed.min().unwrap_or(self.installed).min(self.installed);
-        let votes = if oldest == self.installed && self.stable.seq > 0 {
-            Some((self.installed, self.stable.seq))
-        } else {
-            oldest.checked_sub(1).map(|view| (view, u64::MAX))
-        };
+        let votes = self.votes_over();
         for kind in [PRE_PREPARE, PREPARE, COMMIT] {
             self.release_slot(kind, votes);
         }
@@ -273,19 +264,29 @@ impl<R: Rotation> Replica<R> {
         self.release_slot(NEW_VIEW, views);
     }
 
-    /// Who stopped in the midst of a view change does not know what it had released: votes that
-    /// may be among it are not signed again. The host has those that records name.
-    pub(crate) fn assume_released(&mut self) {
-        if !self.is_changing() {
-            return;
+    /// Up to where votes are never cast again.
+    fn votes_over(&self) -> Option<(u64, u64)> {
+        let claimed = self
+            .entries
+            .range(self.stable.seq + 1..)
+            .filter_map(|(_, e)| e.prepared.as_ref().map(|c| c.view));
+        let oldest = claimed.min().unwrap_or(self.installed).min(self.installed);
+        if oldest == self.installed && self.stable.seq > 0 {
+            Some((self.installed, self.stable.seq))
+        } else {
+            oldest.checked_sub(1).map(|view| (view, u64::MAX))
         }
-        let over = self.installed.checked_sub(1).map(|view| (view, u64::MAX));
-        let votes = if self.stable.seq > 0 { Some((self.installed, self.stable.seq)) } else { over };
-        for (kind, mark) in
-            [(PRE_PREPARE, votes), (PREPARE, votes), (COMMIT, votes), (VIEW_CHANGE, over), (NEW_VIEW, over)]
-        {
-            if let Some(released) = self.released.get_mut(usize::from(kind)) {
-                *released = mark;
+    }
+
+    /// Who stopped in the midst of a view change does not know what it had released before: that
+    /// is not signed again.
+    pub(crate) fn assume_released(&mut self) {
+        if self.is_changing() {
+            let votes = self.votes_over();
+            for kind in [PRE_PREPARE, PREPARE, COMMIT] {
+                if let Some(released) = self.released.get_mut(usize::from(kind)) {
+                    *released = votes;
+                }
             }
         }
     }

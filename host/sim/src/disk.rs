@@ -185,8 +185,12 @@ impl Disk {
                 .get(&image.last_final)
                 .filter(|c| c.identity == identity)
                 .cloned(),
+            batches: {
+                let of_tail = tail.iter().flat_map(|record: &Arc<BlockRecord>| &record.block.batches);
+                let held: BTreeSet<_> = image.pending.iter().chain(of_tail).collect();
+                held.into_iter().filter_map(|digest| image.batches.get(digest).cloned()).collect()
+            },
             tail,
-            batches: image.pending.iter().filter_map(|digest| image.batches.get(digest).cloned()).collect(),
             prepared_on_chain: prepared_on_chain.filter(|_| guard.identity == identity),
             guard,
             signing_stopped: None,

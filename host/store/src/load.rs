@@ -1,5 +1,6 @@
 //! What a node takes up at start, checked.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -40,7 +41,7 @@ pub struct Loaded {
     pub last_final: Option<(BlockRecord, Certificate)>,
     /// The blocks above the last final one, in order.
     pub tail: Vec<Arc<BlockRecord>>,
-    /// Batches that are held and not final, by rising (author, start, sequence number).
+    /// Batches that are held and not final, and those of `tail`, by rising (author, start, sequence number).
     pub pending: Vec<Arc<HeldBatch>>,
     /// The present epoch's engine records by rising id.
     pub records: Vec<EngineRecord>,
@@ -128,8 +129,8 @@ impl Store {
             former,
             ledger,
             last_final,
+            pending: self.pending(&tail)?,
             tail,
-            pending: self.pending()?,
             records: self.engine_records()?,
             applied: self.state().applied()?.global,
         })
@@ -338,16 +339,26 @@ impl Store {
         Ok(placed && (linked || (first_looked_at && record.block.index > CommitIndex(1))))
     }
 
-    fn pending(&self) -> Result<Vec<Arc<HeldBatch>>, StoreError> {
-        let mut pending = Vec::new();
+    /// Batches that are not final; and those of the tail, which may name one that is, if they are
+    /// there.
+    fn pending(&self, tail: &[Arc<BlockRecord>]) -> Result<Vec<Arc<HeldBatch>>, StoreError> {
+        let of_tail = tail.iter().flat_map(|record| &record.block.batches);
+        let mut digests: BTreeMap<Vec<u8>, bool> = of_tail.map(|digest| (digest.0.to_vec(), false)).collect();
         for entry in self.tables.keyspace(Table::Pending).iter() {
             let digest = entry.key().map_err(|e| self.tables.read_failed(e))?;
+            digests.insert(digest.to_vec(), true);
+        }
+        let mut pending = Vec::new();
+        for (digest, is_pending) in digests {
             let bad = |reason: String| self.tables.corrupt(Table::Batches, &digest, reason);
-            let bytes =
-                self.tables.get_raw(Table::Batches, &digest)?.ok_or_else(|| bad("it is missing".into()))?;
+            let bytes = match self.tables.get_raw(Table::Batches, &digest)? {
+                Some(bytes) => bytes,
+                None if is_pending => return Err(bad("it is missing".into())),
+                None => continue,
+            };
             let signed: SignedBatch = decode(&bytes).map_err(|e| bad(e.to_string()))?;
             let held = HeldBatch::new(signed);
-            if held.digest.0 != *digest {
+            if held.digest.0[..] != digest[..] {
                 return Err(bad("its digest does not match".into()));
             }
             pending.push(Arc::new(held));

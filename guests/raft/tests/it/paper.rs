@@ -258,34 +258,42 @@ fn one_authority_commits_by_itself_and_goes_on_from_what_is_final() {
 
 #[test]
 fn batches_gather_for_the_next_entry_but_not_for_long() {
-    let mut node = Bench::new(0, 1, "pace_ms=10");
+    let mut node = Bench::new(0, 3, "pace_ms=10");
+    node.elect(&[1]);
     let told = |n: u64| Event::Batches(vec![batch(entry(n, 1).batches[0])]);
-    let end = |index: u64| Event::Final { index: CommitIndex(index), batches: Vec::new() };
+    // The last index and the batches of what is sent to one follower.
+    let proposed = |outcome: &Outcome| -> Option<(u64, usize)> {
+        sent(outcome).into_iter().find_map(|payload| match payload {
+            Payload::Append(append) => {
+                let entry = append.entries.last()?;
+                Some((append.prev.index.0 + append.entries.len() as u64, entry.batches.len()))
+            }
+            _ => None,
+        })
+    };
     let waits = |outcome: &Outcome, after_ms| {
-        assert_eq!(committed(outcome), []);
+        assert_eq!(proposed(outcome), None);
         assert!(outcome.release.contains(&Action::SetTimer { id: 4, after_ms }), "{outcome:?}");
     };
-    node.step(vec![end(1)]);
-    // Nothing is on its way, or one entry: at once, if it is as large as the last.
-    assert_eq!(committed(&node.step(vec![told(1)])), [2]);
-    assert_eq!(committed(&node.step(vec![told(2)])), [3]);
-    // Two are not final: not before the pace allows it.
+    node.hear(1, &accept(1, 1));
+    // All is committed: at once, if it is as large as the last.
+    assert_eq!(proposed(&node.step(vec![told(1)])), Some((2, 1)));
+    // One is not: not before the pace allows it, or that one is committed.
     node.now += 4;
-    waits(&node.step(vec![told(3)]), 6);
+    waits(&node.step(vec![told(2)]), 6);
     node.now += 1;
-    assert_eq!(committed(&node.step(vec![told(4)])), []);
+    assert_eq!(proposed(&node.step(vec![told(3)])), None);
     node.now += 5;
-    assert_eq!(committed(&node.step(vec![Event::Timer(4)])), [4]);
+    assert_eq!(proposed(&node.step(vec![Event::Timer(4)])), Some((3, 2)));
     // The last had two batches: the first waits for a second,
-    node.step(vec![end(3)]);
-    waits(&node.step(vec![told(5)]), 2);
-    assert_eq!(committed(&node.step(vec![told(6)])), [5]);
+    node.hear(1, &accept(1, 3));
+    waits(&node.step(vec![told(4)]), 2);
+    assert_eq!(proposed(&node.step(vec![told(5)])), Some((4, 2)));
     // or for a moment; the timer still runs.
-    node.step(vec![end(5)]);
-    assert_eq!(committed(&node.step(vec![told(7)])), []);
+    node.hear(1, &accept(1, 4));
+    assert_eq!(proposed(&node.step(vec![told(6)])), None);
     node.now += 2;
-    assert_eq!(committed(&node.step(vec![Event::Timer(4)])), [6]);
+    assert_eq!(proposed(&node.step(vec![Event::Timer(4)])), Some((5, 1)));
     // Enough for a full entry: at once, whatever is on its way.
-    assert_eq!(committed(&node.step(vec![told(8)])), [7]);
-    assert_eq!(committed(&node.step((9..25).map(told).collect())), [8]);
+    assert_eq!(proposed(&node.step((7..23).map(told).collect())), Some((6, 16)));
 }
