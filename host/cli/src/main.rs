@@ -36,6 +36,11 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
 
+/// A node allocates and frees for each transaction on several threads, and the system's
+/// allocator takes an eighth of its time for that; docs/PERFORMANCE.md has the figures.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let Cli { json, command } = Cli::parse();
     match run(command, json) {

@@ -23,6 +23,9 @@ use crate::view::View;
 
 /// Sessions for clients without a name.
 const ANONYMOUS_SESSIONS: u64 = 16;
+/// Numbers in a row that one of them gives: what comes in together shares few pages of receipts,
+/// each of which is read, hashed and written whole.
+const ANONYMOUS_RUN: u64 = 64;
 
 /// The end of a write as its client is told.
 pub(crate) type WriteResult = Result<Receipt, Refusal>;
@@ -259,10 +262,11 @@ impl Shared {
     /// their names begin with a zero byte.
     pub(crate) fn next_anonymous(&self) -> (Vec<u8>, u64) {
         let number = self.next_anonymous.fetch_add(1, Ordering::Relaxed);
+        let (session, seq) = anonymous_place(number);
         let mut name = Vec::with_capacity(2 + self.anonymous.len());
-        name.extend([0, (number % ANONYMOUS_SESSIONS) as u8]);
+        name.extend([0, session]);
         name.extend(self.anonymous);
-        (name, number / ANONYMOUS_SESSIONS)
+        (name, seq)
     }
 
     pub(crate) fn wait_for_write(&self, id: TransactionId) -> oneshot::Receiver<WriteResult> {
@@ -392,5 +396,29 @@ impl Shared {
 
     pub(crate) fn fatal(&self) -> Option<String> {
         self.fatal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Session and number within it of the so many-th transaction without a name.
+fn anonymous_place(number: u64) -> (u8, u64) {
+    let run = number / ANONYMOUS_RUN;
+    // Sixteen fit.
+    let session = (run % ANONYMOUS_SESSIONS) as u8;
+    (session, run / ANONYMOUS_SESSIONS * ANONYMOUS_RUN + number % ANONYMOUS_RUN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_anonymous_place_is_given_twice_and_each_session_counts_on() {
+        let mut next = [0; ANONYMOUS_SESSIONS as usize];
+        for number in 0..10 * ANONYMOUS_SESSIONS * ANONYMOUS_RUN {
+            let (session, seq) = anonymous_place(number);
+            assert_eq!(seq, next[usize::from(session)], "number {number}");
+            next[usize::from(session)] += 1;
+        }
+        assert_eq!(next, [10 * ANONYMOUS_RUN; ANONYMOUS_SESSIONS as usize]);
     }
 }

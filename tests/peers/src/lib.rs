@@ -13,6 +13,7 @@ pub mod cpu;
 pub mod load;
 pub mod report;
 pub mod run;
+mod stream;
 pub mod wire;
 pub mod work;
 

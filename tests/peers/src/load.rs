@@ -42,6 +42,8 @@ pub struct Plan {
     pub warmup: Duration,
     /// Measured.
     pub duration: Duration,
+    /// Puts to Moult travel on a stream for each connection.
+    pub is_stream: bool,
     /// Different for each load of a run: keys are distinct over all of them.
     pub phase: u16,
 }
@@ -101,7 +103,7 @@ pub async fn run(plan: &Plan, mut at_border: impl FnMut()) -> anyhow::Result<Mea
 async fn connect(plan: &Plan) -> anyhow::Result<Vec<Client>> {
     let mut clients = Vec::new();
     for node in &plan.nodes {
-        let client = timeout(CONNECT_TIMEOUT, Client::connect(plan.system, *node)).await;
+        let client = timeout(CONNECT_TIMEOUT, Client::connect(plan.system, *node, plan.is_stream)).await;
         clients.push(client.with_context(|| format!("{node} takes no connection"))??);
     }
     Ok(clients)

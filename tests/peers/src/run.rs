@@ -49,6 +49,8 @@ pub struct Settings {
     pub dir: PathBuf,
     /// Moult's epoch does not graduate: a put waits for a certificate of the hosts.
     pub certified: bool,
+    /// Puts to Moult travel on a stream for each connection, not as a call each.
+    pub stream: bool,
     /// Leave that folder in place.
     pub keep: bool,
     /// JSON will be printed to standard output: progress goes beside it.
@@ -81,10 +83,11 @@ impl Report {
 
     /// The table for people, with what was run above it.
     pub fn text(&self) -> String {
-        let Settings { rounds, duration_s, value_bytes, connections, certified, .. } = &self.settings;
+        let Settings { rounds, duration_s, value_bytes, connections, certified, stream, .. } = &self.settings;
         let finality = if *certified { "certified" } else { "graduated" };
+        let calls = if *stream { "puts on a stream for each connection" } else { "a call for each put" };
         format!(
-            "{} and {} ({finality}), three nodes each, {} CPUs for all of it; values of {value_bytes} bytes;\n\
+            "{} and {} ({finality}, {calls}), three nodes each, {} CPUs for all of it; values of {value_bytes} bytes;\n\
              {connections} HTTP/2 connections to each node (fewer with fewer clients), each client's puts to all nodes in turn;\n\
              the median of {rounds} rounds of {duration_s} s, by throughput\n\n{}",
             self.etcd_version,
@@ -194,6 +197,7 @@ fn plan(settings: &Settings, cluster: &Cluster, clients: u16, phase: u16) -> Pla
         clients,
         connections: settings.connections,
         value_bytes: settings.value_bytes,
+        is_stream: settings.stream,
         warmup: Duration::from_secs(settings.warmup_s),
         duration: Duration::from_secs(settings.duration_s),
         phase,
@@ -303,6 +307,7 @@ mod tests {
             base_port: 24_790,
             dir: "/nowhere".into(),
             certified: false,
+            stream: false,
             keep: false,
             json: true,
         };

@@ -1,8 +1,8 @@
 //! One put over each system's ordinary client protocol: gRPC, one call for one put.
 //!
 //! etcd: `etcdserverpb.KV/Put`, answered when the entry is committed and applied. Moult:
-//! `moult.v1.Consensus/Submit`, answered when the transaction is final and executed. Both go
-//! through the same HTTP/2 client with the same settings.
+//! `moult.v1.Consensus/Submit`, answered when the transaction is final and executed; or, if asked
+//! for, on a stream. Both go through the same HTTP/2 client with the same settings.
 
 use std::net::SocketAddr;
 
@@ -17,6 +17,7 @@ use tonic_prost::ProstCodec;
 
 use crate::proto::consensus_client::ConsensusClient;
 use crate::proto::{Channel, SubmitRequest, Transaction, receipt};
+use crate::stream::Stream;
 
 const PUT: &str = "/etcdserverpb.KV/Put";
 
@@ -84,21 +85,30 @@ pub struct Client(Protocol);
 enum Protocol {
     Etcd(Grpc<Channel>),
     Moult(ConsensusClient<Channel>),
+    MoultStream(Stream),
 }
 
 impl Client {
-    /// Opens a connection.
+    /// Opens a connection; with `is_stream` one stream on it carries the puts to Moult (etcd has
+    /// no counterpart).
     ///
     /// # Errors
     /// Nothing listens there, or it speaks no HTTP/2.
-    pub async fn connect(system: System, node: SocketAddr) -> anyhow::Result<Self> {
+    pub async fn connect(system: System, node: SocketAddr, is_stream: bool) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(node).await.with_context(|| format!("{node} takes no connection"))?;
         stream.set_nodelay(true)?;
         let channel = Channel::connect(stream).await.with_context(|| format!("{node} speaks no HTTP/2"))?;
         let origin = format!("http://{node}").parse().context("an address that is no origin")?;
         Ok(Self(match system {
             System::Etcd => Protocol::Etcd(Grpc::with_origin(channel, origin)),
-            System::Moult => Protocol::Moult(ConsensusClient::with_origin(channel, origin)),
+            System::Moult => {
+                let client = ConsensusClient::with_origin(channel, origin);
+                if is_stream {
+                    Protocol::MoultStream(Stream::open(client).await?)
+                } else {
+                    Protocol::Moult(client)
+                }
+            }
         }))
     }
 
@@ -117,8 +127,9 @@ impl Client {
                     answer.map_err(refusal)?.into_inner().header.context("an answer without a header")?;
                 ensure!(header.revision > 1, "a put that left the store at revision {}", header.revision);
             }
+            Protocol::MoultStream(stream) => stream.put(command(key, value)).await?,
             Protocol::Moult(client) => {
-                let payload = Command::Put { key, value: value.into() }.encode().into();
+                let payload = command(key, value);
                 let transaction = Some(Transaction { payload, ..Transaction::default() });
                 let answer = client.submit(SubmitRequest { transaction }).await;
                 let receipt =
@@ -129,6 +140,10 @@ impl Client {
         }
         Ok(())
     }
+}
+
+fn command(key: Vec<u8>, value: Bytes) -> Bytes {
+    Command::Put { key, value: value.into() }.encode().into()
 }
 
 /// Without the metadata, which differ from call to call.

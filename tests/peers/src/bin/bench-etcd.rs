@@ -55,6 +55,11 @@ struct Args {
     /// as etcd's are.
     #[arg(long)]
     certified: bool,
+    /// Send puts to Moult as its own client does where there are many: on a stream for each
+    /// connection. Each client still waits for its own answer. By default each put is a call of
+    /// its own, as it is with etcd, which has no such stream.
+    #[arg(long)]
+    stream: bool,
     /// Leave that folder, with all logs, in place.
     #[arg(long)]
     keep: bool,
@@ -103,6 +108,7 @@ impl From<Args> for Settings {
             base_port: args.base_port,
             dir: args.dir,
             certified: args.certified,
+            stream: args.stream,
             keep: args.keep,
             json: args.json,
         }

@@ -16,7 +16,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::codegen::Service as _;
 
@@ -32,7 +32,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// Largest head of a call.
 const HEAD_BYTES_MAX: u32 = 16 << 10;
-/// A connection without a call is closed; before the first one after [`HEAD_TIMEOUT`].
+/// A connection without a call for this time, or for up to twice this time, is closed; before the
+/// first one after [`HEAD_TIMEOUT`].
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A silent client is asked whether it lives so often, and has the same time to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -79,28 +80,26 @@ pub(in crate::api) async fn answer(
     let _ = timeout(STOP_TIMEOUT, connection).await;
 }
 
-/// The calls of a connection that are under way.
+/// The calls of a connection. Only counted: to wake the connection upon each of them, so that
+/// it may look at its idle time, would cost a turn of HTTP/2 for each.
 #[derive(Default)]
 struct Calls {
     open: AtomicUsize,
-    changed: Notify,
+    begun: AtomicUsize,
 }
 
 impl Calls {
-    /// Returns once there has been no call for the time that a connection may idle.
+    /// Returns once no call was open or begun for the time that a connection may idle, and
+    /// at the latest when it idled twice that long.
     async fn idle(&self) {
-        let mut limit = HEAD_TIMEOUT;
+        let (mut limit, mut before) = (HEAD_TIMEOUT, 0);
         loop {
-            let quiet = sleep_until(Instant::now() + limit);
-            tokio::select! {
-                () = quiet => {
-                    if self.open.load(Ordering::Acquire) == 0 {
-                        return;
-                    }
-                }
-                () = self.changed.notified() => {}
+            sleep_until(Instant::now() + limit).await;
+            let begun = self.begun.load(Ordering::Acquire);
+            if self.open.load(Ordering::Acquire) == 0 && begun == before {
+                return;
             }
-            limit = IDLE_TIMEOUT;
+            (limit, before) = (IDLE_TIMEOUT, begun);
         }
     }
 }
@@ -111,7 +110,7 @@ struct Call(Arc<Calls>);
 impl Call {
     fn new(calls: &Arc<Calls>) -> Self {
         calls.open.fetch_add(1, Ordering::AcqRel);
-        calls.changed.notify_one();
+        calls.begun.fetch_add(1, Ordering::AcqRel);
         Self(calls.clone())
     }
 }
@@ -119,7 +118,6 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::AcqRel);
-        self.0.changed.notify_one();
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn bounded(app: &App, request: Request) -> Request {
             length: 0,
             share: None,
             end: now + body::TIME_MAX,
-            pause: Box::pin(sleep_until(now + body::PAUSE_MAX)),
+            pause: None,
         })
     })
 }
@@ -39,7 +39,8 @@ struct Bounded {
     /// Of the budget of all bodies, as long as the call is read.
     share: Option<OwnedSemaphorePermit>,
     end: Instant,
-    pause: Pin<Box<Sleep>>,
+    /// Set where something has to be waited for: most messages are there with their call.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl hyper::body::Body for Bounded {
@@ -57,7 +58,7 @@ impl hyper::body::Body for Bounded {
                 if let Err(e) = body::reserve(&this.app, &mut this.share, this.length) {
                     return Poll::Ready(Some(Err(status::of(&e))));
                 }
-                this.pause.as_mut().reset(this.end.min(Instant::now() + body::PAUSE_MAX));
+                this.pause = None;
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(e))) => {
@@ -65,10 +66,15 @@ impl hyper::body::Body for Bounded {
                 Poll::Ready(Some(Err(status::of(&e))))
             }
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => this.pause.as_mut().poll(context).map(|()| {
-                let text = "the message did not arrive in time";
-                Some(Err(status::of(&ApiError::new(StatusCode::REQUEST_TIMEOUT, "slow", text))))
-            }),
+            Poll::Pending => {
+                let end = this.end;
+                let until = || Box::pin(sleep_until(end.min(Instant::now() + body::PAUSE_MAX)));
+                let pause = this.pause.get_or_insert_with(until);
+                pause.as_mut().poll(context).map(|()| {
+                    let text = "the message did not arrive in time";
+                    Some(Err(status::of(&ApiError::new(StatusCode::REQUEST_TIMEOUT, "slow", text))))
+                })
+            }
         }
     }
 
