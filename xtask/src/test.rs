@@ -82,6 +82,7 @@ pub(crate) fn run(root: &Path, quick: bool, seeds: u64, skip: Vec<String>) -> Re
     });
     suite.part("documentation examples", Part::Long, |suite| suite.cargo_tests(&["--doc", "--workspace"]));
     suite.part("seeds in the simulator", Part::Always, |suite| suite.simulate());
+    suite.part("specification", Part::Long, |suite| suite.xtask(&["spec"]));
     suite.part("planted bugs are caught", Part::Long, |suite| suite.planted());
     suite.part("clusters of processes", Part::Long, |suite| {
         suite.strace();
