@@ -16,18 +16,19 @@ use anyhow::{Context, Result, ensure};
 use crate::toolchain::{self, output};
 
 /// Steps of a trace; a step may be one of several nodes.
-const STEPS: u64 = 24;
+const STEPS: u64 = 20;
 /// A planted mistake is looked for in so many traces at most; the slowest takes a few hundred.
 const PLANTED_TRACES: u64 = 10_000;
 const PLANTED_SEED: u64 = 1;
-/// The traces of the sound instances are shared out, a part to a process.
-const PARTS: u64 = 5;
+/// The rules as they are, each process with its share of the traces in percent.
+const SOUND: [(&str, u64); 3] = [("sound_byzantine", 40), ("sound_byzantine", 40), ("sound_crash", 20)];
 
-const INVARIANTS: [&str; 8] = [
+const INVARIANTS: [&str; 9] = [
     "agreement",
     "certifiedUnique",
     "finalSurvivesAbort",
     "oneSuccessor",
+    "decidedByQuorum",
     "barrierRespected",
     "guardHolds",
     "phasesOnlyRise",
@@ -44,7 +45,7 @@ const REACHED: [&str; 5] = [
 ];
 
 /// Mistakes, each with the invariant that finds it: a fork where a few hundred traces show one.
-const PLANTED: [(&str, &str); 12] = [
+const PLANTED: [(&str, &str); 13] = [
     ("quorum_of_two", "agreement"),
     ("commit_without_durable_certificate", "agreement"),
     ("certificate_lost_with_store", "finalSurvivesAbort"),
@@ -56,6 +57,7 @@ const PLANTED: [(&str, &str); 12] = [
     ("prepare_past_barrier", "agreement"),
     ("barrier_within_window", "barrierRespected"),
     ("closing_goes_on", "barrierRespected"),
+    ("votes_counted_twice", "decidedByQuorum"),
     ("prepared_payload_dropped", "payloadsHeld"),
 ];
 
@@ -115,18 +117,13 @@ fn install(root: &Path) -> Result<PathBuf> {
 
 /// The longest first.
 fn jobs(traces: u64, seed: Option<u64>) -> Vec<Job> {
-    let share = traces.div_ceil(PARTS).max(1);
-    let sound = (0..PARTS).map(|part| {
-        // Three nodes that crash get one share, four with a Byzantine one the rest.
-        let module = if part + 1 == PARTS { "sound_crash" } else { "sound_byzantine" };
-        Job {
-            module,
-            file: format!("{module}.qnt"),
-            invariants: INVARIANTS.to_vec(),
-            traces: share,
-            seed: seed.map(|seed| seed.wrapping_add(part)),
-            planted: false,
-        }
+    let sound = SOUND.iter().zip(0..).map(|((module, percent), number)| Job {
+        module,
+        file: format!("{module}.qnt"),
+        invariants: INVARIANTS.to_vec(),
+        traces: (traces * percent).div_ceil(100).max(1),
+        seed: seed.map(|seed| seed.wrapping_add(number)),
+        planted: false,
     });
     let planted = PLANTED.iter().map(|(module, invariant)| Job {
         module,
@@ -176,6 +173,8 @@ impl Job {
         // An action that draws a choice which is not allowed is given up for another one; Quint would try all its
         // other choices first, which costs three times the time and takes rare actions as often as others.
         command.env("QUINT_RETRY_NONDET_SMALLER_THAN", "1").env("NO_COLOR", "1");
+        // States are short-lived: a larger nursery saves a tenth of the time.
+        command.env("NODE_OPTIONS", "--max-semi-space-size=64");
         let started = Instant::now();
         let ran = command.output().context("Quint cannot be run")?;
         let text = String::from_utf8_lossy(&ran.stdout);

@@ -38,3 +38,13 @@ pub(crate) const PAST_BARRIER: Size = Size {
     distance: 0,
     second_epoch: 1,
 };
+
+/// Two fallbacks and an epoch change in one: resume points before, between and at decision and barrier, each of which
+/// may be inherited.
+pub(crate) const WHOLE: Size = Size {
+    lengths: [2, 1, 1],
+    first: &[Body::Plain(1), Body::Decide(1)],
+    later: &[Body::Plain(1)],
+    distance: 1,
+    second_epoch: 1,
+};
