@@ -76,7 +76,8 @@ struct Job {
 struct Report {
     violated: Option<String>,
     traces: u64,
-    reached: BTreeMap<&'static str, u64>,
+    /// In the order of [`REACHED`].
+    reached: [u64; REACHED.len()],
     seconds: f64,
 }
 
@@ -183,7 +184,7 @@ impl Job {
             .with_context(|| format!("{}: {text}\n{}", self.file, String::from_utf8_lossy(&ran.stderr)))?;
         println!("{:32} {}", self.module, report.outcome());
         if report.violated.is_some() && !self.planted {
-            println!("{text}");
+            println!("{text}\nto repeat it, with the seed above and one sample: {command:?}");
         }
         Ok(report)
     }
@@ -199,13 +200,13 @@ impl Report {
         let only = (invariants.len() == 1).then(|| invariants.concat());
         let violated = violated.then(|| named.map_or_else(|| only.unwrap_or_default(), str::to_owned));
         let mut traces = 0;
-        let mut reached = BTreeMap::new();
-        for name in REACHED {
+        let mut reached = [0; REACHED.len()];
+        for (name, count) in REACHED.into_iter().zip(&mut reached) {
             let line =
                 text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" was witnessed in "));
             let line = line.with_context(|| format!("Quint printed no count of {name}"))?;
             let mut numbers = line.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
-            reached.insert(name, numbers.next().context("a count")?);
+            *count = numbers.next().context("a count")?;
             traces = numbers.next().context("the number of traces")?;
         }
         Ok(Self { violated, traces, reached, seconds })
@@ -229,7 +230,7 @@ fn table(jobs: &[Job], reports: &[Report]) -> String {
         let result =
             violated.map_or_else(|| "all invariants hold".to_owned(), |name| format!("VIOLATED: {name}"));
         let _ = writeln!(table, "{module:34} {traces:7}  {result}");
-        for (name, count) in reached {
+        for (name, count) in REACHED.iter().zip(reached) {
             let _ = writeln!(table, "    {name:30} {count:7}");
         }
     }
@@ -252,13 +253,13 @@ fn of_module<'a>(
     jobs.iter().zip(reports).filter(move |(job, _)| job.module == module).map(|(_, report)| report)
 }
 
-fn totals(module: &str, jobs: &[Job], reports: &[Report]) -> (u64, BTreeMap<&'static str, u64>) {
+fn totals(module: &str, jobs: &[Job], reports: &[Report]) -> (u64, [u64; REACHED.len()]) {
     let mut traces = 0;
-    let mut reached = BTreeMap::new();
+    let mut reached = [0; REACHED.len()];
     for report in of_module(module, jobs, reports) {
         traces += report.traces;
-        for (name, count) in &report.reached {
-            *reached.entry(*name).or_default() += count;
+        for (sum, count) in reached.iter_mut().zip(report.reached) {
+            *sum += count;
         }
     }
     (traces, reached)
@@ -274,7 +275,7 @@ fn verdict(jobs: &[Job], reports: &[Report]) -> Result<()> {
     }
     for module in ["sound_byzantine", "sound_crash"] {
         let (traces, reached) = totals(module, jobs, reports);
-        for (name, count) in reached {
+        for (name, count) in REACHED.iter().zip(reached) {
             ensure!(count > 0, "no trace of {traces} of {module} satisfied {name}: they mean little");
         }
     }
@@ -296,7 +297,7 @@ mod tests {
         let holds =
             Report::read(&printed("[ok] No violation found (1ms)."), 1.0, &INVARIANTS).expect("a result");
         assert!(holds.violated.is_none());
-        assert_eq!((holds.traces, holds.reached["reachedAbort"]), (20, 3));
+        assert_eq!((holds.traces, holds.reached[0]), (20, 3));
         let text = printed("[violation] Found an issue (1ms).\n  ❌ oneSuccessor");
         let violated = Report::read(&text, 1.0, &INVARIANTS).expect("a result");
         assert_eq!(violated.violated.as_deref(), Some("oneSuccessor"));

@@ -14,7 +14,7 @@ fn find(kernel: Kernel, property: &'static str) {
     let checker = kernel.checker().finish_when(HasDiscoveries::AllOf([property].into())).spawn_bfs().join();
     let path = checker.discovery(property).map(Path::into_actions);
     let path = path.unwrap_or_else(|| panic!("`{property}` was not violated"));
-    println!("`{property}` is violated after {} states by {path:#?}", checker.unique_state_count());
+    println!("`{property}` is violated after {} states by {path:?}", checker.unique_state_count());
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn fallbacks_that_close_with_crashes() {
 }
 
 #[test]
-fn whole() {
+fn two_fallbacks_and_a_barrier_with_a_byzantine_node() {
     let kernel = Kernel::byzantine(WHOLE, Planted::Nothing);
     search("whole, byzantine", kernel, &[RESUMES, CLOSES, SECOND_FALLBACK, SECOND_EPOCH]);
 }
