@@ -9,6 +9,7 @@ mod imports;
 mod lock;
 mod modules;
 mod proto;
+mod spec;
 mod test;
 mod toolchain;
 mod wit;
@@ -80,6 +81,15 @@ enum Chore {
     },
     /// Compare a cluster's throughput with that of the same engine compiled into the program.
     BenchNative(bench_native::Options),
+    /// Run the specification of tests/spec with Quint, sound and with planted mistakes; installs Quint with npm.
+    Spec {
+        /// Traces of the sound instances.
+        #[arg(long, default_value_t = 10_000)]
+        traces: u64,
+        /// Of the sound instances; otherwise every run has its own, and prints it if it fails.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Generate the Rust code of the gRPC interface from host/node/proto.
     Proto,
     /// Parse the contracts in wit/ together and print their worlds.
@@ -95,6 +105,7 @@ fn main() -> Result<()> {
         Chore::BenchEtcd { options } => bench_etcd::run(&root, options),
         Chore::Fuzz { targets, seconds, corpus } => fuzz::run(&root, &targets, seconds, corpus),
         Chore::BenchNative(options) => bench_native::run(&root, &options),
+        Chore::Spec { traces, seed } => spec::run(&root, traces, seed),
         Chore::Proto => proto::run(&root),
         Chore::Wit => wit::run(&root),
     }

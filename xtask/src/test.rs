@@ -77,11 +77,16 @@ pub(crate) fn run(root: &Path, quick: bool, seeds: u64, skip: Vec<String>) -> Re
         Ok(())
     });
     let slow = |program: &&Program| program.package == "moult-tests";
+    let model = |program: &&Program| program.package == "moult-model";
     suite.part("unit and integration tests", Part::Always, |suite| {
-        suite.run_programs(programs.iter().filter(|program| !slow(program)), &[])
+        suite.run_programs(programs.iter().filter(|program| !slow(program) && !model(program)), &[])
     });
     suite.part("documentation examples", Part::Long, |suite| suite.cargo_tests(&["--doc", "--workspace"]));
     suite.part("seeds in the simulator", Part::Always, |suite| suite.simulate());
+    suite.part("specification", Part::Long, |suite| {
+        suite.run_programs(programs.iter().filter(model), &["--show-output"])?;
+        suite.xtask(&["spec"])
+    });
     suite.part("planted bugs are caught", Part::Long, |suite| suite.planted());
     suite.part("clusters of processes", Part::Long, |suite| {
         suite.strace();

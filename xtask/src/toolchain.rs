@@ -116,6 +116,15 @@ pub(crate) fn etcd() -> Result<()> {
     version().map(drop)
 }
 
+/// Sees to it that npm is here, which the specification's tool comes from.
+pub(crate) fn npm() -> Result<()> {
+    let version = || output(Command::new("npm").arg("--version"));
+    if version().is_err() {
+        install(&["nodejs", "npm"]).context("no npm (Node.js 18 or later)")?;
+    }
+    version().map(drop)
+}
+
 /// Installs packages of Debian.
 fn install(packages: &[&str]) -> Result<()> {
     let names = packages.join(" and ");
