@@ -103,13 +103,17 @@ impl Replica {
             }
             return;
         }
-        if state.epoch >= number && self.guard.is_enabled() {
-            self.guard.disable();
-            self.event(Event::SigningStopped(format!(
-                "the signer guard is in epoch {} ({:?}), the chain here in epoch {number} ({identity:?})",
-                self.guard.state().epoch,
-                self.guard.state().identity,
-            )));
+        if state.epoch >= number {
+            // Also where nothing is signed anyway: a node that gets its chain back from peers goes
+            // through epochs that its guard has left.
+            if self.guard.is_enabled() {
+                self.guard.disable();
+                self.event(Event::SigningStopped(format!(
+                    "the signer guard is in epoch {} ({:?}), the chain here in epoch {number} ({identity:?})",
+                    self.guard.state().epoch,
+                    self.guard.state().identity,
+                )));
+            }
             return;
         }
         self.note_guard(GuardUpdate::Epoch { number, identity });
