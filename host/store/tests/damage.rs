@@ -11,6 +11,11 @@ const BLOCKS: u64 = 60;
 
 /// A node's files after `BLOCKS` final blocks, each synced.
 fn node(dir: &std::path::Path) -> Chain {
+    node_marked(dir, BLOCKS)
+}
+
+/// A node whose guard has seen final blocks up to this one: later ones are lazy.
+fn node_marked(dir: &std::path::Path, last_mark: u64) -> Chain {
     let store = create(&dir.join("store"));
     let file = GuardFile::create(&dir.join("guard"), guard()).expect("created");
     let mut log = DurableLog::new(store.writer().expect("a writer"), Some(file));
@@ -20,7 +25,9 @@ fn node(dir: &std::path::Path) -> Chain {
         step.push(chain.finality(1));
         let last = chain.blocks.last().expect("a block");
         step.push(Persist::Guard(GuardUpdate::Prepared { index: last.block.index, hash: last.hash }));
-        step.push(Persist::Guard(GuardUpdate::FinalMark { global: last.global, hash: last.hash }));
+        if last.global.0 <= last_mark {
+            step.push(Persist::Guard(GuardUpdate::FinalMark { global: last.global, hash: last.hash }));
+        }
         log.apply(&step).expect("applied");
         log.commit(true).expect("committed");
     }
@@ -117,7 +124,7 @@ fn what_a_cut_journal_lacks_comes_from_the_log_or_is_missed() {
 #[test]
 fn blocks_that_do_not_follow_are_refused() {
     let dir = tempfile::tempdir().expect("a directory");
-    let chain = node(dir.path());
+    let chain = node_marked(dir.path(), 30);
     let store = open(&dir.path().join("store")).expect("opened");
     let refused = |store: &Store| matches!(store.load(), Err(StoreError::Corrupt { .. }));
     assert!(!refused(&store));
