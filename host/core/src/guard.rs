@@ -85,7 +85,11 @@ impl GuardState {
                 });
             }
             GuardUpdate::Started { count } => self.start_count = count,
-            GuardUpdate::FinalMark { global, hash } => self.final_mark = (global, hash),
+            // A node that gets its chain back from peers makes old blocks final once more.
+            GuardUpdate::FinalMark { global, hash } if global > self.final_mark.0 => {
+                self.final_mark = (global, hash);
+            }
+            GuardUpdate::FinalMark { .. } => {}
         }
     }
 }

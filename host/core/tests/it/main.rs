@@ -6,5 +6,6 @@ mod execution;
 mod finality;
 mod governance;
 mod graduated;
+mod repair;
 mod replica;
 mod support;

@@ -22,6 +22,7 @@ use moult_types::{BlockRecord, Digest, EpochNumber, Genesis, HeldBatch, Manifest
 use crate::clients::Clients;
 use crate::node::Node;
 use crate::report::Violation;
+use crate::signing::Scheme;
 
 /// All of them.
 pub(crate) struct Checks {
@@ -37,11 +38,11 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    pub(crate) fn new(genesis: &Genesis, nodes: &[Node]) -> Self {
+    pub(crate) fn new(genesis: &Genesis, nodes: &[Node], scheme: Scheme) -> Self {
         Self {
             epochs: BTreeMap::new(),
             chain: chain::Chain::default(),
-            certificates: certificates::Certificates::new(genesis.chain()),
+            certificates: certificates::Certificates::new(genesis.chain(), scheme),
             signatures: signatures::Signatures::new(nodes),
             barrier: barrier::Barriers::default(),
             governance: governance::Governance::default(),
@@ -57,6 +58,10 @@ impl Checks {
             return Ok(());
         }
         self.chain.started(node, recovery);
+        if recovery.signing_stopped.is_some() {
+            // Its store is a new one: it knows less than its guard, and signs nothing.
+            return Ok(());
+        }
         recovery::check(node, recovery)
     }
 
@@ -138,6 +143,7 @@ impl Checks {
     /// At the end: everything that was promised is there.
     pub(crate) fn finish(&self, nodes: &[Node], clients: &Clients) -> Result<(), Violation> {
         self.model.finish(clients)?;
+        clients.check_history()?;
         for (i, node) in nodes.iter().enumerate().filter(|(_, node)| !node.byzantine) {
             if node.disk.now.applied < clients.acked_max {
                 return Err(Violation::new("durability", format!("node {i} lacks acknowledged blocks")));

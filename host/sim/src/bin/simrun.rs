@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use moult_sim::{Plan, Report, native_engines, run, run_seed};
+use moult_sim::{Plan, Report, Modules, run};
 
 const HELP: &str = "moult-sim [--first SEED] [--seeds COUNT] [--plan short|long|switch|quiet] [--threads N] [--keep-going] [--trace]";
 
@@ -57,7 +57,7 @@ fn options() -> Result<Options, String> {
 
 fn simulate(options: &Options) -> ExitCode {
     if options.trace {
-        let result = run(options.first, &options.plan, native_engines(), true);
+        let result = run(options.first, &options.plan, &modules(), true);
         return match result {
             Ok(report) => {
                 println!("{report}");
@@ -79,7 +79,7 @@ fn simulate(options: &Options) -> ExitCode {
                     if offset >= options.seeds || stopped {
                         return;
                     }
-                    match run_seed(options.first + offset, &options.plan) {
+                    match run(options.first + offset, &options.plan, &modules(), false) {
                         Ok(report) => {
                             if let Ok(mut total) = total.lock() {
                                 total.add(&report);
@@ -95,9 +95,12 @@ fn simulate(options: &Options) -> ExitCode {
         }
     });
     if let Ok(total) = total.lock() {
-        println!("{total}\nunused: {:?}", total.unused());
+        println!("{total}\nunused: {:?}", total.unused(&options.plan, &modules()));
     }
     let failures = failures.load(Ordering::Relaxed);
     println!("{} seeds, {failures} failed", options.seeds);
     if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+fn modules() -> Modules {
+    if std::env::var_os("RAFT").is_some() { Modules::raft() } else { Modules::pbft() }
 }

@@ -1,0 +1,45 @@
+//! A node whose store was lost or replaced, behind an intact guard: while peers give it the
+//! chain back, the guard forgets nothing.
+
+use moult_core::io::{Input, Persist};
+use moult_crypto::Signer;
+use moult_sdk::engine::{Action, Commit};
+use moult_types::block::prepare_statement;
+use moult_types::*;
+
+use crate::replica::{Node, recovery};
+use crate::support::*;
+
+#[test]
+fn a_guard_ahead_of_its_store_never_goes_back() {
+    let manifest = manifest(&[1, 1, 1, 1]);
+    let mut found = recovery(&manifest);
+    let later = EpochIdentity([7; 32]);
+    found.guard.epoch = 3;
+    found.guard.identity = later;
+    found.guard.prepared = (CommitIndex(9), Digest([9; 32]));
+    found.guard.final_mark = (GlobalIndex(50), Digest([5; 32]));
+    found.guard.slots.insert((Scope::Epoch(later), 1, 4, 0), Digest([1; 32]));
+    found.signing_stopped = Some("the store was replaced".into());
+    let before = found.guard.clone();
+    let mut node = Node::recovered(found, manifest.clone(), |_| {});
+    // A block becomes final here once more.
+    let commit = Commit { index: CommitIndex(1), batches: Vec::new(), round: 0, leader: None };
+    node.engine.will(vec![Action::Commit(commit)]);
+    let step = node.give(Input::Peer { key: keys(1).public_key(), up: true, rtt_us: 0 });
+    let hash = step.durable.iter().find_map(|persist| match persist {
+        Persist::Block(record) => Some(record.hash),
+        _ => None,
+    });
+    for author in [1, 2, 3] {
+        let statement = prepare_statement(AuthorityIndex(author.into()), CommitIndex(1), hash.unwrap());
+        let scope = Scope::Epoch(manifest.identity());
+        let signature = keys(author).sign_statement(CHAIN, scope, &statement);
+        let vote = Signed { statement, signature };
+        node.hear(author, Message::Prepare { identity: manifest.identity(), vote });
+    }
+    assert_eq!(node.executed.len(), 1);
+    let after = node.replica.guard_state();
+    assert_eq!((after.epoch, after.identity, after.prepared), (3, later, before.prepared));
+    assert_eq!((&after.slots, after.final_mark), (&before.slots, before.final_mark));
+}
