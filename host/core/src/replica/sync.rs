@@ -176,18 +176,19 @@ impl Replica {
         let unanswered = self.sync.asked.take().map(|(peer, ..)| peer);
         let ahead =
             |status: &Status| status.last_final > at && (!patient || status.last_final.0 > at.0 + window);
-        let mut candidates: Vec<_> = self
+        let candidates: Vec<_> = self
             .sync
             .peers
             .iter()
             .filter(|(_, status)| status.as_ref().is_some_and(ahead))
             .map(|(key, _)| *key)
             .collect();
-        // Another peer than the one that did not answer, if there is one; else spread by height.
-        if candidates.len() > 1 {
-            candidates.retain(|key| Some(*key) != unanswered);
-        }
-        let turn = at.0 as usize % candidates.len().max(1);
+        // One after the other where they do not answer: several may be silent, or lie about what
+        // they have. Else spread by height.
+        let turn = match unanswered {
+            Some(silent) => candidates.iter().position(|key| *key > silent).unwrap_or(0),
+            None => at.0 as usize % candidates.len().max(1),
+        };
         if let Some(peer) = candidates.get(turn).copied() {
             let from = at.next();
             self.sync.asked = Some((peer, from, now_ms));

@@ -1,10 +1,13 @@
 //! A node whose store was lost or replaced, behind an intact guard: while peers give it the
 //! chain back, the guard forgets nothing.
 
-use moult_core::io::{Input, Persist};
+use std::collections::BTreeSet;
+
+use moult_core::io::{Effect, Input, Persist, Target};
 use moult_crypto::Signer;
 use moult_sdk::engine::{Action, Commit};
 use moult_types::block::prepare_statement;
+use moult_types::message::Status;
 use moult_types::*;
 
 use crate::replica::{Node, recovery};
@@ -42,4 +45,34 @@ fn a_guard_ahead_of_its_store_never_goes_back() {
     let after = node.replica.guard_state();
     assert_eq!((after.epoch, after.identity, after.prepared), (3, later, before.prepared));
     assert_eq!((&after.slots, after.final_mark), (&before.slots, before.final_mark));
+}
+
+/// Two peers that never answer do not keep a node from the one that would.
+#[test]
+fn every_peer_that_is_ahead_is_asked_in_turn() {
+    let manifest = manifest(&[1, 1, 1, 1]);
+    let mut node = Node::recovered(recovery(&manifest), manifest.clone(), |_| {});
+    let status = Status {
+        epoch: EpochNumber(0),
+        last_final: GlobalIndex(500),
+        hash: Digest([1; 32]),
+        executed: GlobalIndex(0),
+        state_root: Digest::ZERO,
+    };
+    for peer in [1, 2, 3] {
+        node.give(Input::Peer { key: keys(peer).public_key(), up: true, rtt_us: 0 });
+        node.hear(peer, Message::Status(status.clone()));
+    }
+    let mut asked = BTreeSet::new();
+    for _ in 0..6 {
+        node.now_ms += 1_100;
+        let step = node.give(Input::Wake);
+        asked.extend(step.release.iter().filter_map(|effect| match effect {
+            Effect::Send { to: Target::Keys(keys), message } => {
+                matches!(message.as_ref(), Message::FetchBlocks { .. }).then(|| keys[0])
+            }
+            _ => None,
+        }));
+    }
+    assert_eq!(asked.len(), 3, "{asked:?}");
 }
