@@ -161,7 +161,8 @@ impl Disk {
 
     /// Whether all that the guard saw final is there again.
     pub(crate) fn is_repaired(&self) -> bool {
-        self.guard.final_mark.0 <= self.now.last_final
+        let epoch = self.now.epochs.last().map_or(0, |start| start.manifest.number.0);
+        self.guard.final_mark.0 <= self.now.last_final && self.guard.epoch <= epoch
     }
 
     #[cfg(feature = "planted")]
@@ -260,7 +261,8 @@ impl Disk {
         if mark > have && !self.is_replaced {
             return Err(LoadError::Lost(shorter));
         }
-        self.is_replaced &= mark > have;
+        let epoch = self.now.epochs.last().map_or(genesis.manifest.number, |start| start.manifest.number);
+        self.is_replaced &= mark > have || guard.epoch > epoch.0;
         if let Some(damaged) = self.damaged() {
             return Err(LoadError::Damaged(damaged));
         }
@@ -299,7 +301,7 @@ impl Disk {
             tail,
             prepared_on_chain: prepared_on_chain.filter(|_| guard.identity == identity),
             guard,
-            signing_stopped: self.is_replaced.then_some(shorter),
+            signing_stopped: (mark > have).then_some(shorter),
             epoch,
         })
     }

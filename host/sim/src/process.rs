@@ -52,7 +52,7 @@ impl World {
         it.life += 1;
         let replay_to = recovery.ledger.as_ref().map_or(GlobalIndex(0), |ledger| ledger.global);
         self.checks.started(node, it, &recovery)?;
-        let is_repairing = recovery.signing_stopped.is_some();
+        let is_repairing = it.disk.is_replaced();
         let clock = it.clock(now_us);
         let signer = self.scheme.signer(&it.keys);
         let (mut replica, step) =

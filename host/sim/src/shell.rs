@@ -27,7 +27,10 @@ impl World {
         match effect {
             Effect::Send { to, message } => self.send(node, &to, &message)?,
             Effect::Fetch { batches, from } => self.fetch(node, &batches, &from)?,
-            Effect::Execute { record, batches } => self.execute(node, record, batches),
+            Effect::Execute { record, batches } => {
+                self.checks.handed_over(node, &self.nodes[node], &record)?;
+                self.execute(node, record, batches);
+            }
             Effect::ReadAt { ids, global } => self.read_at(node, ids, global)?,
             Effect::StartEngine { identity, pin } => self.start_engine(node, identity, pin),
             Effect::CheckModules { proposal, hash } => self.check_modules(node, &proposal, hash),

@@ -58,7 +58,7 @@ impl Checks {
             return Ok(());
         }
         self.chain.started(node, recovery);
-        if recovery.signing_stopped.is_some() {
+        if it.disk.is_replaced() {
             // Its store is a new one: it knows less than its guard, and signs nothing.
             return Ok(());
         }
@@ -81,15 +81,13 @@ impl Checks {
         if it.byzantine {
             return Ok(());
         }
-        // Blocks first: an epoch's beginning refers to the last one.
+        // Blocks first: what was decided is counted in them.
         for effect in release {
-            if let Effect::Execute { record, batches } = effect {
-                if self.chain.is_new(record) {
-                    let manifest = self.epochs.get(&record.epoch);
-                    self.governance.block(record, batches, manifest)?;
-                }
-                self.chain.final_block(node, record, &self.epochs)?;
-                self.barrier.block(node, record)?;
+            if let Effect::Execute { record, batches } = effect
+                && self.chain.is_new(record)
+            {
+                let manifest = self.epochs.get(&record.epoch);
+                self.governance.block(record, batches, manifest)?;
             }
         }
         for persist in durable {
@@ -109,6 +107,20 @@ impl Checks {
             }
         }
         Ok(())
+    }
+
+    /// A block is handed to execution: what the step wrote is synced.
+    pub(crate) fn handed_over(
+        &mut self,
+        node: usize,
+        it: &Node,
+        record: &Arc<BlockRecord>,
+    ) -> Result<(), Violation> {
+        if it.byzantine {
+            return Ok(());
+        }
+        self.chain.final_block(node, record, &self.epochs)?;
+        self.barrier.block(node, record)
     }
 
     /// An honest node sends a message.
