@@ -32,6 +32,8 @@ pub(super) struct Sync {
     early: VecDeque<(PublicKey, Message)>,
     /// The question for blocks that is out: (peer, first block, asked at).
     asked: Option<(PublicKey, GlobalIndex, u64)>,
+    /// The peer that was asked last, if it did not answer or its answer led no further.
+    unhelpful: Option<PublicKey>,
     pub(super) last_progress_ms: u64,
     last_status_ms: u64,
     /// The status changed since it was told.
@@ -173,7 +175,9 @@ impl Replica {
         let follows = self.epoch.me.is_none() || self.diverged || !self.ordering.is_running();
         let window = self.epoch.start.manifest.limits.window_blocks;
         let patient = !follows && self.sync.last_progress_ms + BEHIND_MS > now_ms;
-        let unanswered = self.sync.asked.take().map(|(peer, ..)| peer);
+        if let Some((peer, ..)) = self.sync.asked.take() {
+            self.sync.unhelpful = Some(peer);
+        }
         let ahead =
             |status: &Status| status.last_final > at && (!patient || status.last_final.0 > at.0 + window);
         let candidates: Vec<_> = self
@@ -183,10 +187,10 @@ impl Replica {
             .filter(|(_, status)| status.as_ref().is_some_and(ahead))
             .map(|(key, _)| *key)
             .collect();
-        // One after the other where they do not answer: several may be silent, or lie about what
+        // One after the other where they do not help: several may be silent, or lie about what
         // they have. Else spread by height.
-        let turn = match unanswered {
-            Some(silent) => candidates.iter().position(|key| *key > silent).unwrap_or(0),
+        let turn = match self.sync.unhelpful {
+            Some(peer) => candidates.iter().position(|key| *key > peer).unwrap_or(0),
             None => at.0 as usize % candidates.len().max(1),
         };
         if let Some(peer) = candidates.get(turn).copied() {
@@ -198,22 +202,26 @@ impl Replica {
 
     /// Blocks from a peer: believed as far as their certificate reaches.
     pub(super) fn on_blocks(&mut self, from: PublicKey, blocks: Blocks) {
-        if self.sync.asked.is_some_and(|(peer, ..)| peer == from) {
+        let was_asked = self.sync.asked.is_some_and(|(peer, ..)| peer == from);
+        if was_asked {
             self.sync.asked = None;
         }
         if self.closing() {
             return;
         }
         let certificate = blocks.certificate.clone();
-        match self.check_blocks(blocks) {
-            Ok(held) if held.is_empty() => {}
-            Ok(held) => {
-                if self.follow(held) {
-                    self.finalize(certificate);
-                    self.ask_blocks();
-                }
-            }
-            Err(reason) => self.event(Event::EngineMisbehaved(format!("blocks of peer {from}: {reason}"))),
+        let held = self.check_blocks(blocks).unwrap_or_else(|reason| {
+            self.event(Event::EngineMisbehaved(format!("blocks of peer {from}: {reason}")));
+            Vec::new()
+        });
+        let helps = !held.is_empty() && self.follow(held);
+        if was_asked {
+            // An answer that leads nowhere is as good as none: a liar is not asked again at once.
+            self.sync.unhelpful = (!helps).then_some(from);
+        }
+        if helps {
+            self.finalize(certificate);
+            self.ask_blocks();
         }
     }
 

@@ -7,7 +7,7 @@ use moult_core::io::{Effect, Input, Persist, Target};
 use moult_crypto::Signer;
 use moult_sdk::engine::{Action, Commit};
 use moult_types::block::prepare_statement;
-use moult_types::message::Status;
+use moult_types::message::{Blocks, Status};
 use moult_types::*;
 
 use crate::replica::{Node, recovery};
@@ -47,9 +47,8 @@ fn a_guard_ahead_of_its_store_never_goes_back() {
     assert_eq!((&after.slots, after.final_mark), (&before.slots, before.final_mark));
 }
 
-/// Two peers that never answer do not keep a node from the one that would.
-#[test]
-fn every_peer_that_is_ahead_is_asked_in_turn() {
+/// Peers 1 to 3 are ahead; returns whom the node asks for blocks in six rounds.
+fn asked_for_blocks(answer: impl Fn(u8) -> Option<Message>) -> BTreeSet<u8> {
     let manifest = manifest(&[1, 1, 1, 1]);
     let mut node = Node::recovered(recovery(&manifest), manifest.clone(), |_| {});
     let status = Status {
@@ -67,12 +66,38 @@ fn every_peer_that_is_ahead_is_asked_in_turn() {
     for _ in 0..6 {
         node.now_ms += 1_100;
         let step = node.give(Input::Wake);
-        asked.extend(step.release.iter().filter_map(|effect| match effect {
-            Effect::Send { to: Target::Keys(keys), message } => {
-                matches!(message.as_ref(), Message::FetchBlocks { .. }).then(|| keys[0])
+        for effect in &step.release {
+            let Effect::Send { to: Target::Keys(to), message } = effect else { continue };
+            if !matches!(message.as_ref(), Message::FetchBlocks { .. }) {
+                continue;
             }
-            _ => None,
-        }));
+            let peer = [1, 2, 3].into_iter().find(|peer| to.contains(&keys(*peer).public_key())).unwrap();
+            asked.insert(peer);
+            if let Some(message) = answer(peer) {
+                node.hear(peer, message);
+            }
+        }
     }
-    assert_eq!(asked.len(), 3, "{asked:?}");
+    asked
+}
+
+/// Two peers that never answer do not keep a node from the one that would.
+#[test]
+fn every_peer_that_is_ahead_is_asked_in_turn() {
+    assert_eq!(asked_for_blocks(|_| None).len(), 3);
+}
+
+/// Nor does a peer that answers at once, with blocks that do not hold.
+#[test]
+fn a_peer_that_answers_with_nonsense_is_not_asked_for_ever() {
+    let certificate = Certificate {
+        identity: manifest(&[1, 1, 1, 1]).identity(),
+        index: CommitIndex(1),
+        hash: Digest([1; 32]),
+        votes: Vec::new(),
+        bodies: Vec::new(),
+    };
+    let nonsense = Blocks { blocks: Vec::new(), batches: Vec::new(), certificate };
+    let asked = asked_for_blocks(|_| Some(Message::Blocks(Box::new(nonsense.clone()))));
+    assert_eq!(asked.len(), 3);
 }
