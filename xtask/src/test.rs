@@ -243,7 +243,7 @@ impl Suite {
         Ok(!failed)
     }
 
-    /// The same seeds every time, and as many that nobody ran before; with components fewer.
+    /// The same seeds every time, and a third as many that nobody ran before; with components fewer.
     fn simulate(&mut self) -> Result<()> {
         let seeds = if self.quick { 30 } else { self.seeds };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;

@@ -4,6 +4,8 @@
 //!
 //! Other groups are tried in one phase each; with `MOULT_SIM_EVERY_POINT` set, in all.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,6 +1,8 @@
 //! Many seeds, and the same seed twice. `MOULT_SIM_SEEDS` and `MOULT_SIM_FIRST` choose which;
 //! `moult sim` runs more of them, with a log, and makes a failing one smaller.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
