@@ -207,8 +207,9 @@ impl Cluster {
 
     async fn put_once(&self, index: usize, node: SocketAddr) -> anyhow::Result<()> {
         let key = format!("ready/{index}").into_bytes();
-        let put =
-            async { Client::connect(self.system, node, false).await?.put(key, Bytes::from_static(b"1")).await };
+        let put = async {
+            Client::connect(self.system, node, false).await?.put(key, Bytes::from_static(b"1")).await
+        };
         timeout(PUT_TIMEOUT, put).await.context("no answer to a put")?
     }
 
