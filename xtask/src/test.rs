@@ -21,6 +21,9 @@ enum Part {
 
 struct Suite {
     root: PathBuf,
+    /// This program's path, asked for before anything is built: a build may put a new file in its place, after which
+    /// the system names the old one, which is gone.
+    me: PathBuf,
     quick: bool,
     seeds: u64,
     /// Words in the names of parts that are left out.
@@ -47,6 +50,7 @@ struct Program {
 pub(crate) fn run(root: &Path, quick: bool, seeds: u64, skip: Vec<String>) -> Result<()> {
     let mut suite = Suite {
         root: root.to_path_buf(),
+        me: std::env::current_exe().context("this program does not know its own path")?,
         quick,
         seeds,
         skip,
@@ -130,8 +134,8 @@ impl Suite {
     }
 
     fn xtask(&self, args: &[&str]) -> Result<()> {
-        let me = std::env::current_exe().context("this program does not know its own path")?;
-        let status = self.command(&me).args(args).status()?;
+        let status =
+            self.command(&self.me).args(args).status().context("this program cannot be started again")?;
         ensure!(status.success(), "`cargo xtask {}` failed ({status})", args.join(" "));
         Ok(())
     }
