@@ -97,7 +97,7 @@ impl NodeHandle {
         let limit_ms = self.shared.config.limits.write_timeout_ms;
         let transaction = ClientTransaction { client: id.client.clone(), seq: id.seq, payload };
         let mut waiting = WaitingWrite::new(&self.shared, id);
-        self.shared.submit(vec![transaction])?;
+        self.shared.submit(transaction)?;
         match tokio::time::timeout(Duration::from_millis(limit_ms), &mut waiting.result).await {
             Ok(Ok(result)) => Ok(result?),
             Ok(Err(_)) if self.shared.is_stopping() => Err(WriteError::Stopped),

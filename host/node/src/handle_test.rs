@@ -120,7 +120,7 @@ async fn the_replica_learns_the_root_of_every_block() {
 #[tokio::test]
 async fn every_attempt_gets_the_receipt() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (handle, mut queues) = handle(dir.path(), NodeLimits::default());
+    let (handle, _queues) = handle(dir.path(), NodeLimits::default());
     let id = named(&handle, 1);
     let spawn = || {
         let (handle, id) = (handle.clone(), id.clone());
@@ -128,7 +128,8 @@ async fn every_attempt_gets_the_receipt() {
     };
     let (first, second) = (spawn(), spawn());
     settle().await;
-    assert!(matches!(queues.inputs.try_recv(), Ok(Input::Submit(t)) if t[0].id() == id));
+    let taken = handle.shared.intake.take();
+    assert_eq!(taken.iter().map(ClientTransaction::id).collect::<Vec<_>>(), [id.clone(), id.clone()]);
     handle.shared.finish_writes(vec![(id.clone(), receipt())]);
     assert_eq!(first.await.expect("joined"), Ok(receipt()));
     assert_eq!(second.await.expect("joined"), Ok(receipt()));
@@ -220,21 +221,35 @@ async fn at_a_stop_the_outcome_is_not_known() {
 #[tokio::test]
 async fn what_is_handed_in_is_in_the_queue_before_the_stop_or_refused() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (handle, queues) = handle(dir.path(), NodeLimits { inputs_max: 1 << 20, ..NodeLimits::default() });
+    let (handle, _queues) = handle(dir.path(), NodeLimits { inputs_max: 1 << 20, ..NodeLimits::default() });
+    let transaction = |handle: &NodeHandle, seq| {
+        let TransactionId { client, seq } = named(handle, seq);
+        ClientTransaction { client, seq, payload: Vec::new() }
+    };
+    let (begun, have_begun) = std::sync::mpsc::channel();
     let writers: Vec<_> = (0..4)
         .map(|_| {
-            let shared = handle.shared.clone();
-            std::thread::spawn(move || (0_usize..).find(|_| shared.submit(Vec::new()).is_err()))
+            let (handle, begun) = (handle.clone(), begun.clone());
+            std::thread::spawn(move || {
+                let handed_in = |seq: &u64| {
+                    let is_refused = handle.shared.submit(transaction(&handle, *seq)).is_err();
+                    if *seq == 250 {
+                        let _ = begun.send(());
+                    }
+                    is_refused
+                };
+                (0..).find(handed_in)
+            })
         })
         .collect();
-    while queues.inputs.len() < 1000 {
-        std::thread::yield_now();
+    for _ in &writers {
+        have_begun.recv().expect("they write");
     }
     handle.shared.set_stopping();
-    let there = queues.inputs.len();
-    let handed_in: usize = writers.into_iter().filter_map(|w| w.join().expect("joined")).sum();
-    assert_eq!((queues.inputs.len(), there), (handed_in, handed_in));
-    assert_eq!(handle.shared.submit(Vec::new()), Err(Refusal::Draining));
+    let there = handle.shared.intake.take().len();
+    let handed_in: u64 = writers.into_iter().filter_map(|w| w.join().expect("joined")).sum();
+    assert_eq!((there as u64, handle.shared.intake.take().len()), (handed_in, 0));
+    assert_eq!(handle.shared.submit(transaction(&handle, 0)), Err(Refusal::Draining));
 }
 
 /// A stream's: some executed, some refused, some lost, some out of time; each has one end.

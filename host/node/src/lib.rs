@@ -20,6 +20,7 @@ mod executor;
 pub mod files;
 pub mod genesis;
 mod handle;
+mod intake;
 mod metrics;
 mod modules;
 mod node;

@@ -425,7 +425,8 @@ async fn drive(
         let wait = replica.next_wake_ms().saturating_sub(shared.now().mono_ms);
         let awaits_execution = replica.awaits_execution();
         let executed = shared.take_executed(awaits_execution);
-        let is_told = awaits_execution && !executed.is_empty();
+        let is_told =
+            awaits_execution && !executed.is_empty() || !shared.intake.sleep_until(replica.wanted());
         inputs.extend(executed);
         let first = tokio::select! {
             biased;
@@ -440,6 +441,10 @@ async fn drive(
             inputs.push(input);
         }
         let is_last = shared.is_stopping();
+        let one_by_one = shared.intake.take();
+        if !one_by_one.is_empty() {
+            inputs.push(Input::Submit(one_by_one));
+        }
         if is_last {
             // Among them is every transaction that was handed in: each gets its answer.
             let left = queues.inputs.len();

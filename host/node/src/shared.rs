@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::config::NodeConfig;
 use crate::executor::Running;
+use crate::intake::{Full, Intake};
 use crate::metrics::Metrics;
 use crate::modules::Modules;
 use crate::view::View;
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) verify: RwLock<Option<Arc<VerifyContext>>>,
     /// Bounded: peers and clients wait while it is full.
     inputs: mpsc::Sender<Input>,
+    /// Transactions that come one by one.
+    pub(crate) intake: Intake,
     /// Answers to the replica's own questions: their number is bounded by the questions.
     answers: mpsc::UnboundedSender<Input>,
     view: RwLock<View>,
@@ -83,7 +86,7 @@ pub(crate) struct Shared {
     started: Instant,
     stopping: AtomicBool,
     /// Held to read by who hands a transaction in, to write by who stops the node: whatever was
-    /// handed in before is in the replica's queue then, and nothing comes after.
+    /// handed in before is in the replica's queue or the intake then, and nothing comes after.
     handing_in: RwLock<()>,
     fatal: Mutex<Option<String>>,
     /// Told when `fatal` is set.
@@ -121,6 +124,7 @@ impl Shared {
         let mut anonymous = [0; 16];
         getrandom::fill(&mut anonymous)?;
         let (inputs, input_queue) = mpsc::channel(config.limits.inputs_max);
+        let intake = Intake::new(config.limits.inputs_max);
         let (answers, answer_queue) = mpsc::unbounded_channel();
         let shared = Self {
             config,
@@ -136,6 +140,7 @@ impl Shared {
             executed: watch::Sender::new(view.executed.0),
             position: Position::default(),
             inputs,
+            intake,
             answers,
             view: RwLock::new(view),
             running: RwLock::new(None),
@@ -194,16 +199,19 @@ impl Shared {
         self.inputs.try_send(input).is_ok()
     }
 
-    /// Hands transactions in, without waiting.
+    /// Hands a transaction in, without waiting.
     ///
     /// # Errors
-    /// The node is stopping, or there is no room: they are not ordered.
-    pub(crate) fn submit(&self, transactions: Vec<ClientTransaction>) -> Result<(), Refusal> {
+    /// The node is stopping, or there is no room: it is not ordered.
+    pub(crate) fn submit(&self, transaction: ClientTransaction) -> Result<(), Refusal> {
         let _open = self.handing_in.read().unwrap_or_else(PoisonError::into_inner);
         if self.is_stopping() {
             return Err(Refusal::Draining);
         }
-        self.inputs.try_send(Input::Submit(transactions)).map_err(|_| Refusal::Overloaded)
+        if self.intake.put(transaction).map_err(|Full| Refusal::Overloaded)? {
+            self.internal(Input::Wake);
+        }
+        Ok(())
     }
 
     /// Hands transactions in; waits while the replica is behind. `before` is called before they

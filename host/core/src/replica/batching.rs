@@ -43,6 +43,15 @@ pub(super) struct Batching {
     gather_until_ms: Option<u64>,
 }
 
+/// New transactions that a replica wants to be woken for: so many, or so many bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// Their number, at least one.
+    pub transactions: usize,
+    /// Of their payloads.
+    pub bytes: usize,
+}
+
 /// A batch on its way.
 pub(super) struct InFlight {
     pub(super) pushed_ms: u64,
@@ -143,6 +152,23 @@ impl Replica {
     /// When a batch is to be closed for its age; `None` where none may be.
     pub(super) fn next_close_ms(&self) -> Option<u64> {
         if self.makes_batches() && self.has_room() { self.batching.close_ms(&self.settings) } else { None }
+    }
+
+    /// What is worth a step before [`Replica::next_wake_ms`]; less can wait for the next one.
+    pub fn wanted(&self) -> Wanted {
+        let batching = &self.batching;
+        // The first sets the time of its batch. Where no batches are made they are refused, and at once.
+        if batching.queue.is_empty() || !self.makes_batches() {
+            return Wanted { transactions: 1, bytes: 0 };
+        }
+        if !self.has_room() {
+            return Wanted { transactions: usize::MAX, bytes: usize::MAX };
+        }
+        let gathers = batching.gather_until_ms.is_some() && batching.expected > 0;
+        Wanted {
+            transactions: if gathers { batching.expected } else { usize::MAX },
+            bytes: self.settings.batch_bytes.saturating_sub(batching.queue_bytes),
+        }
     }
 
     fn makes_batches(&self) -> bool {

@@ -33,6 +33,7 @@ use crate::guard::{Guard, GuardRefusal, GuardState};
 use crate::io::{Effect, EpochStart, Event, GuardUpdate, Input, Now, Persist, Step, Target};
 use crate::verify::VerifyContext;
 
+pub use batching::Wanted;
 #[cfg(feature = "planted")]
 pub use settings::Planted;
 pub use settings::{Recovery, Settings};

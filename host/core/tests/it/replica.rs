@@ -327,8 +327,12 @@ fn clients_that_were_answered_together_share_the_next_batch() {
     };
     // Nothing is in flight: at once. The next wait for each other, but not for long.
     let first = batches(&node.submit(1)).remove(0);
+    assert_eq!(node.replica.wanted().transactions, 1, "the first sets the time");
     assert_eq!(sizes(&node.submit(2)), []);
+    let wanted = node.replica.wanted();
+    assert_eq!(wanted.transactions, usize::MAX, "the batch waits for its time");
     assert_eq!(sizes(&node.submit(3)), []);
+    assert!(node.replica.wanted().bytes < wanted.bytes, "or until it is full");
     node.now_ms = node.replica.next_wake_ms();
     let step = node.steps(vec![Input::Wake]);
     assert_eq!(sizes(&step), [2]);
@@ -339,6 +343,7 @@ fn clients_that_were_answered_together_share_the_next_batch() {
     // Two were answered: the first waits for the second,
     node.commit(2, vec![second.digest]);
     assert_eq!(sizes(&node.submit(5)), []);
+    assert_eq!(node.replica.wanted().transactions, 1, "this one");
     let step = node.submit(6);
     assert_eq!(sizes(&step), [2]);
     // and if that does not come, for a moment.

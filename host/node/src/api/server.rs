@@ -75,14 +75,15 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(wrong)?;
         let address = listener.local_addr().map_err(wrong)?;
         let (stop, stopped) = watch::channel(false);
-        let (router, connections) = match protocol {
+        let (speaks, connections) = match protocol {
             Protocol::Http => {
-                (routes::router(app), shared.config.limits.requests_max.saturating_add(IDLE_CONNECTIONS))
+                let connections = shared.config.limits.requests_max.saturating_add(IDLE_CONNECTIONS);
+                (Speaks::Http(routes::router(app)), connections)
             }
-            Protocol::Grpc => (grpc::router(app, &stopped), grpc::CONNECTIONS_MAX),
+            Protocol::Grpc => (Speaks::Grpc(grpc::Calls::new(app, &stopped)), grpc::CONNECTIONS_MAX),
         };
         let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        let listen = Listen { protocol, router, tls, places, stopped };
+        let listen = Listen { speaks, tls, places, stopped };
         let listening = tokio::spawn(listen.run(listener));
         Ok(Self { shared, address, stop, listening })
     }
@@ -103,9 +104,15 @@ impl Server {
     }
 }
 
+/// What answers.
+#[derive(Clone)]
+enum Speaks {
+    Http(Router),
+    Grpc(grpc::Calls),
+}
+
 struct Listen {
-    protocol: Protocol,
-    router: Router,
+    speaks: Speaks,
     tls: Option<TlsAcceptor>,
     places: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
@@ -128,8 +135,7 @@ impl Listen {
                 },
                 () = end(&mut self.stopped) => break,
             };
-            let connection =
-                serve(self.protocol, stream, self.router.clone(), self.tls.clone(), self.stopped.clone());
+            let connection = serve(self.speaks.clone(), stream, self.tls.clone(), self.stopped.clone());
             connections.spawn(async move {
                 connection.await;
                 drop(place);
@@ -145,19 +151,13 @@ impl Listen {
     }
 }
 
-async fn serve(
-    protocol: Protocol,
-    stream: TcpStream,
-    router: Router,
-    tls: Option<TlsAcceptor>,
-    stopped: watch::Receiver<bool>,
-) {
+async fn serve(speaks: Speaks, stream: TcpStream, tls: Option<TlsAcceptor>, stopped: watch::Receiver<bool>) {
     // Without it answers wait for more to send; a socket that refuses is closing anyway.
     let _ = stream.set_nodelay(true);
     match tls {
-        None => speak(protocol, stream, router, stopped).await,
+        None => speak(speaks, stream, stopped).await,
         Some(acceptor) => match timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => speak(protocol, stream, router, stopped).await,
+            Ok(Ok(stream)) => speak(speaks, stream, stopped).await,
             Ok(Err(e)) => tracing::debug!(target: "api", error = %e, "TLS handshake failed"),
             Err(_) => tracing::debug!(target: "api", "TLS handshake took too long"),
         },
@@ -165,14 +165,13 @@ async fn serve(
 }
 
 async fn speak(
-    protocol: Protocol,
+    speaks: Speaks,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
     stopped: watch::Receiver<bool>,
 ) {
-    match protocol {
-        Protocol::Http => answer(stream, router, stopped).await,
-        Protocol::Grpc => grpc::answer(stream, router, stopped).await,
+    match speaks {
+        Speaks::Http(router) => answer(stream, router, stopped).await,
+        Speaks::Grpc(calls) => grpc::answer(stream, calls, stopped).await,
     }
 }
 

@@ -7,10 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::http::Request;
-use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -18,9 +16,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
-use tonic::codegen::Service as _;
+use tonic::Status;
+use tonic::body::Body;
 
 use super::super::server::{HEAD_TIMEOUT, STOP_TIMEOUT, end};
+use super::Calls;
 
 /// Calls and streams of one connection at once.
 const STREAMS_PER_CONNECTION: u32 = 128;
@@ -41,16 +41,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Serves a connection until its end.
 pub(in crate::api) async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
+    calls: Calls,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let calls = Arc::new(Calls::default());
-    let counted = calls.clone();
+    let open = Arc::new(Open::default());
+    let (counted, calls) = (open.clone(), Arc::new(calls));
     let service = service_fn(move |request: Request<Incoming>| {
-        let (call, mut router) = (Call::new(&counted), router.clone());
+        let (call, calls) = (Call::new(&counted), calls.clone());
         async move {
-            let response = router.call(request.map(Body::new)).await;
-            let Ok::<_, Infallible>(response) = response;
+            let response = calls.answer(request).await;
             Ok::<_, Infallible>(response.map(|body| Held { body, _call: call }))
         }
     });
@@ -74,7 +73,7 @@ pub(in crate::api) async fn answer(
             return;
         }
         () = end(&mut stopped) => {}
-        () = calls.idle() => {}
+        () = open.idle() => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(STOP_TIMEOUT, connection).await;
@@ -83,12 +82,12 @@ pub(in crate::api) async fn answer(
 /// The calls of a connection. Only counted: to wake the connection upon each of them, so that
 /// it may look at its idle time, would cost a turn of HTTP/2 for each.
 #[derive(Default)]
-struct Calls {
-    open: AtomicUsize,
+struct Open {
+    calls: AtomicUsize,
     begun: AtomicUsize,
 }
 
-impl Calls {
+impl Open {
     /// Returns once no call was open or begun for the time that a connection may idle, and
     /// at the latest when it idled twice that long.
     async fn idle(&self) {
@@ -96,7 +95,7 @@ impl Calls {
         loop {
             sleep_until(Instant::now() + limit).await;
             let begun = self.begun.load(Ordering::Acquire);
-            if self.open.load(Ordering::Acquire) == 0 && begun == before {
+            if self.calls.load(Ordering::Acquire) == 0 && begun == before {
                 return;
             }
             (limit, before) = (IDLE_TIMEOUT, begun);
@@ -105,19 +104,19 @@ impl Calls {
 }
 
 /// One of them.
-struct Call(Arc<Calls>);
+struct Call(Arc<Open>);
 
 impl Call {
-    fn new(calls: &Arc<Calls>) -> Self {
-        calls.open.fetch_add(1, Ordering::AcqRel);
-        calls.begun.fetch_add(1, Ordering::AcqRel);
-        Self(calls.clone())
+    fn new(open: &Arc<Open>) -> Self {
+        open.calls.fetch_add(1, Ordering::AcqRel);
+        open.begun.fetch_add(1, Ordering::AcqRel);
+        Self(open.clone())
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.0.calls.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -129,13 +128,13 @@ struct Held {
 
 impl hyper::body::Body for Held {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        pin!(self.body.frame()).poll(context)
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {

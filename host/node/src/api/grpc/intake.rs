@@ -4,10 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes};
-use axum::extract::Request;
-use axum::http::StatusCode;
-use hyper::body::{Frame, SizeHint};
+use axum::body::Bytes;
+use axum::http::{Request, StatusCode};
+use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
@@ -18,22 +17,15 @@ use super::super::error::ApiError;
 use super::status;
 
 /// Bounds the message of a call that is no stream as HTTP bounds a body.
-pub(super) fn bounded(app: &App, request: Request) -> Request {
+pub(super) fn bounded(app: &App, request: Request<Incoming>) -> Request<Bounded> {
     request.map(|inner| {
         let now = Instant::now();
-        Body::new(Bounded {
-            inner,
-            app: app.clone(),
-            length: 0,
-            share: None,
-            end: now + body::TIME_MAX,
-            pause: None,
-        })
+        Bounded { inner, app: app.clone(), length: 0, share: None, end: now + body::TIME_MAX, pause: None }
     })
 }
 
-struct Bounded {
-    inner: Body,
+pub(super) struct Bounded {
+    inner: Incoming,
     app: App,
     length: usize,
     /// Of the budget of all bodies, as long as the call is read.

@@ -1,7 +1,6 @@
 //! Refusals as gRPC statuses: the same names and texts as over HTTP.
 
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::http::{Response, StatusCode};
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
@@ -80,18 +79,18 @@ pub(super) fn of_message(status: Status) -> Status {
 }
 
 /// [`of_message`] for an answer that is nothing but a status.
-pub(super) fn named(response: Response) -> Response {
+pub(super) fn named(response: Response<Body>) -> Response<Body> {
     if response.headers().contains_key(NAME) {
         return response;
     }
     match Status::from_header_map(response.headers()) {
-        Some(status) if status.code() != Code::Ok => of_message(status).into_http::<Body>().into_response(),
+        Some(status) if status.code() != Code::Ok => of_message(status).into_http(),
         _ => response,
     }
 }
 
 /// The code that an answer begins with; one that comes later is not known yet.
-pub(super) fn code_of(response: &Response) -> i32 {
+pub(super) fn code_of(response: &Response<Body>) -> i32 {
     Status::from_header_map(response.headers()).map_or(0, |status| status.code() as i32)
 }
 
