@@ -135,7 +135,10 @@ impl StateReader for WorkingState {
             return known.as_deref().map(<[u8]>::to_vec);
         }
         let value = inner.view.get(key);
-        inner.recent.insert(key.into(), value.as_deref().map(Arc::from));
+        // That there is none is not kept: mostly the key is about to be written.
+        if let Some(value) = &value {
+            inner.recent.insert(key.into(), Some(Arc::from(value.as_slice())));
+        }
         value
     }
 

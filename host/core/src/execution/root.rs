@@ -1,3 +1,6 @@
+use std::sync::LazyLock;
+
+use blake3::hazmat::{ContextKey, HasherExt as _, hash_derive_key_context};
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 use moult_sdk::Digest;
@@ -66,7 +69,10 @@ impl StateAccumulator {
 }
 
 fn expand(key: &[u8], value: &[u8]) -> [u8; BYTES] {
-    let mut hasher = blake3::Hasher::new_derive_key("moult 2026 state element");
+    // What BLAKE3 makes of the context once for all elements.
+    static CONTEXT: LazyLock<ContextKey> =
+        LazyLock::new(|| hash_derive_key_context("moult 2026 state element"));
+    let mut hasher = blake3::Hasher::new_from_context_key(&CONTEXT);
     hasher.update(&(key.len() as u64).to_le_bytes());
     hasher.update(key);
     hasher.update(value);
@@ -86,6 +92,16 @@ mod tests {
         ChaCha20Rng::from_seed([0; 32]).fill_bytes(&mut bytes);
         assert!(hex::encode(bytes).starts_with("76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1a"));
         assert!(hex::encode(&bytes[64..]).starts_with("9f07e7be5551387a98ba977c732d080d"));
+    }
+
+    /// As `Hasher::new_derive_key` does it.
+    #[test]
+    fn an_element_is_hashed_in_its_context() {
+        let mut hasher = blake3::Hasher::new_derive_key("moult 2026 state element");
+        hasher.update(&[1, 0, 0, 0, 0, 0, 0, 0]).update(b"kv");
+        let mut expected = [0; BYTES];
+        ChaCha20Rng::from_seed(*hasher.finalize().as_bytes()).fill_bytes(&mut expected);
+        assert_eq!(expand(b"k", b"v"), expected);
     }
 
     #[test]
