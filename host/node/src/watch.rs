@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use moult_core::ports::EngineInstance;
+use moult_module::Prepared;
 use moult_replay::{RecordLimits, Recorder, ShadowEnd, ShadowLimits, ShadowState, ShadowView, Start};
 use moult_sdk::approval::{ShadowRun, ShadowState as Stand};
 use moult_sdk::engine::Recovered;
@@ -73,25 +75,52 @@ fn recorded(
     }
 }
 
-/// Begins a shadow run of the engine that a proposal pins, if it pins another one than runs.
+/// A shadow run that cannot begin yet is tried again after this time.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs the engine that a proposal pins in the shadow, if it is another one than runs: as soon
+/// as the live engine does, and while the proposal is open.
 pub(crate) async fn begin_shadow(shared: Arc<Shared>, proposal: Arc<EpochChangeProposal>, hash: Digest) {
     let ShadowConfig { enabled, cpu_percent, queue_bytes_max, runs_max } = shared.config.shadow;
-    let Some(pin) = proposal.modules.get(&World::Engine).cloned().filter(|_| enabled) else { return };
-    let (is_other, index) =
-        shared.peek(|view| (view.epoch.manifest.pin(World::Engine) != Some(&pin), view.ledger.index));
-    if !is_other {
+    let limits = ShadowLimits { cpu_percent, queue_bytes_max, runs_max };
+    let Some(pin) = proposal.modules.get(&World::Engine).filter(|_| enabled) else { return };
+    if shared.peek(|view| view.epoch.manifest.pin(World::Engine) == Some(pin)) {
         return;
     }
     // What cannot be loaded has been told as a check.
     let Ok(prepared) = shared.modules.get(pin.hash, World::Engine).await else { return };
+    let is_open = |view: &crate::View| view.ledger.open.values().any(|record| record.hash == hash);
+    while !shared.is_stopping() && shared.peek(is_open) {
+        if shared.taps.has_room(limits.runs_max) && begin(&shared, &prepared, pin, hash, limits).await {
+            tracing::info!(target: "shadow", proposal = %hash, module = %pin.hash, "a shadow run of the proposed engine begins");
+            break;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+    // It may have been decided meanwhile.
+    if !shared.peek(is_open) {
+        shared.taps.end(hash);
+    }
+}
+
+/// One attempt; whether it began.
+async fn begin(
+    shared: &Arc<Shared>,
+    prepared: &Prepared,
+    pin: &ModulePin,
+    hash: Digest,
+    limits: ShadowLimits,
+) -> bool {
+    let index = shared.peek(|view| view.ledger.index);
     let store = shared.store.clone();
-    let Ok(Ok(records)) = blocking(move || store.engine_records()).await else { return };
+    let Ok(Ok(records)) = blocking(move || store.engine_records()).await else { return false };
     let recovered = Recovered {
         records: records.into_iter().map(|record| record.record).collect(),
         committed: index,
         last_final: index,
         batches: Vec::new(),
     };
+    let prepared = prepared.clone();
     let make = Box::new(move || {
         let (engine, stats) = prepared.engine_apart().map_err(|e| e.to_string())?;
         Ok((engine, Some(stats)))
@@ -100,15 +129,7 @@ pub(crate) async fn begin_shadow(shared: Arc<Shared>, proposal: Arc<EpochChangeP
         let shared = shared.clone();
         Box::new(move |view| publish(&shared, hash, view))
     };
-    let limits = ShadowLimits { cpu_percent, queue_bytes_max, runs_max };
-    if shared.taps.begin(hash, pin.config, recovered, limits, make, publish) {
-        tracing::info!(target: "shadow", proposal = %hash, module = %pin.hash, "a shadow run of the proposed engine begins");
-    }
-    // It may have been decided meanwhile.
-    let is_open = |view: &crate::View| view.ledger.open.values().any(|record| record.hash == hash);
-    if !shared.peek(is_open) {
-        shared.taps.end(hash);
-    }
+    shared.taps.begin(hash, pin.config.clone(), recovered, limits, make, publish)
 }
 
 fn publish(shared: &Shared, hash: Digest, view: ShadowView) {

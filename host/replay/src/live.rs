@@ -141,6 +141,12 @@ impl Taps {
         true
     }
 
+    /// Whether an engine runs and another shadow run may begin.
+    pub fn has_room(&self, runs_max: usize) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.settings.is_some() && inner.taps.len() < runs_max
+    }
+
     /// Ends the shadow run of this name: it is complete.
     pub fn end(&self, name: Digest) {
         self.retain(|tap| tap.name != name);

@@ -163,7 +163,7 @@ impl Cursor {
                     self.bytes_read += (FRAME_BYTES + bytes.len()) as u64;
                     if let Entry::End(reason) = &entry {
                         self.ending = Some(Ending::Closed(reason.clone()));
-                        if self.file.left() > 0 || self.part + 1 < self.parts {
+                        if self.part + 1 < self.parts || !self.is_blank()? {
                             return Err(self.order("more", "nothing behind the end"));
                         }
                         return Ok(None);
