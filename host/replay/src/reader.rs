@@ -207,8 +207,8 @@ impl Cursor {
             self.sum = sum;
             return Ok(Frame::Whole(bytes));
         }
-        // A file may be longer than what of it was written: then nothing good follows.
-        if self.file.left() == 0 || (length == 0 && sum == [0; 8] && self.is_blank()?) {
+        // A file may be longer than what of it was written: then nothing follows but zeros.
+        if self.is_blank()? {
             return Ok(Frame::Torn);
         }
         Err(self.file.damaged(offset, "the checksum of an entry does not match"))
