@@ -133,7 +133,7 @@ impl Default for RecordConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ShadowConfig {
-    /// Whether there are any.
+    /// Whether there are any: a run takes of the machine that the live engine runs on.
     pub enabled: bool,
     /// What one may use of a core, in percent, at the lowest priority. One that needs more drops
     /// out.
@@ -146,7 +146,7 @@ pub struct ShadowConfig {
 
 impl Default for ShadowConfig {
     fn default() -> Self {
-        Self { enabled: true, cpu_percent: 10, queue_bytes_max: 16 << 20, runs_max: 2 }
+        Self { enabled: false, cpu_percent: 10, queue_bytes_max: 16 << 20, runs_max: 2 }
     }
 }
 

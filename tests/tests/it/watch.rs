@@ -37,6 +37,8 @@ fn an_engine_is_let_in_after_its_shadow_run_and_records_of_both_run_again() {
             let whole = index == 0;
             let record = format!("dir = \"record\"\nfile_bytes_max = 300000\nwhole_outcomes = {whole}\n");
             config.insert("record".into(), toml::Value::Table(record.parse().expect("TOML")));
+            let shadow = "enabled = true\n";
+            config.insert("shadow".into(), toml::Value::Table(shadow.parse().expect("TOML")));
         });
     }
     cluster.start_all(&ALL);
