@@ -39,6 +39,7 @@ pub(crate) const GUESTS: &[Guest] = &[
     guest("pbft", "moult-pbft", "guests/pbft", "engine"),
     guest("pbft-reverse", "moult-pbft-reverse", "guests/pbft-reverse", "engine"),
     guest("raft", "moult-raft", "guests/raft", "engine"),
+    guest("require-shadow", "moult-require-shadow", "policies/require-shadow", "approval"),
 ];
 
 /// Where the guests' intermediate files go.

@@ -16,8 +16,9 @@ mod wit;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -41,6 +42,12 @@ enum Chore {
         /// Build only these modules (by the name of the file).
         #[arg(long)]
         only: Vec<String>,
+    },
+    /// Compare the formats of wire, disk and chain with tests/fuzz/formats.golden.
+    Formats {
+        /// Take what is there as the new formats.
+        #[arg(long)]
+        bless: bool,
     },
     /// Print what each module imports and compare it with modules/imports.golden.
     Imports {
@@ -101,6 +108,7 @@ fn main() -> Result<()> {
     match Args::parse().chore {
         Chore::Modules { check, compiler, only } => modules::run(&root, check, compiler, &only),
         Chore::Imports { bless } => imports::run(&root, bless),
+        Chore::Formats { bless } => formats(&root, bless),
         Chore::Test { quick, seeds, skip } => test::run(&root, quick, seeds, skip),
         Chore::BenchEtcd { options } => bench_etcd::run(&root, options),
         Chore::Fuzz { targets, seconds, corpus } => fuzz::run(&root, &targets, seconds, corpus),
@@ -109,6 +117,25 @@ fn main() -> Result<()> {
         Chore::Proto => proto::run(&root),
         Chore::Wit => wit::run(&root),
     }
+}
+
+/// The test that compares is the one that writes.
+fn formats(root: &Path, bless: bool) -> Result<()> {
+    let mut command = Command::new(toolchain::cargo());
+    command.current_dir(root).args([
+        "test",
+        "--release",
+        "--locked",
+        "-p",
+        "moult-fuzz",
+        "--test",
+        "formats",
+    ]);
+    if bless {
+        command.env("MOULT_BLESS", "1");
+    }
+    ensure!(command.status()?.success(), "the formats are not those of tests/fuzz/formats.golden");
+    Ok(())
 }
 
 /// The root of the repository.

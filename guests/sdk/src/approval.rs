@@ -80,6 +80,46 @@ pub struct ModuleCheck {
     pub problem: Option<String>,
 }
 
+/// Where a shadow run of a proposed engine stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ShadowState {
+    /// It is being fed.
+    Running,
+    /// It was fed to the end of the epoch.
+    Complete,
+    /// The engine refused to start, trapped, used up its fuel or broke its contract.
+    Failed(String),
+    /// The run was given up for the live engine's sake; nothing is known against the candidate.
+    DroppedOut(String),
+}
+
+/// What a shadow run of the proposed engine has shown here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShadowRun {
+    /// Where it stands.
+    pub state: ShadowState,
+    /// Calls of the live engine that it was fed.
+    pub steps: u64,
+    /// Events in them.
+    pub events: u64,
+    /// Commits of the live engine meanwhile.
+    pub live_commits: u64,
+    /// Of both, with the same batches.
+    pub equal_commits: u64,
+    /// Of both, with other batches.
+    pub other_commits: u64,
+    /// Of the live engine alone: final before the candidate had committed them.
+    pub missed_commits: u64,
+    /// The slowest call, in microseconds.
+    pub slowest_us: u64,
+    /// The most fuel of one call, and the limit.
+    pub fuel_max: u64,
+    /// See `fuel_max`.
+    pub fuel_limit: u64,
+    /// Most linear memory, in bytes.
+    pub memory_bytes: u64,
+}
+
 /// This node's view when it is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Context {
@@ -93,6 +133,8 @@ pub struct Context {
     pub checks: Vec<ModuleCheck>,
     /// What an operator of this node decided by hand.
     pub operator: Option<Verdict>,
+    /// Where another engine is proposed: its shadow run here, if there is one.
+    pub shadow: Option<ShadowRun>,
 }
 
 /// The vote.

@@ -23,6 +23,7 @@ pub trait Engine: Sized {
 
 /// Fixed for the life of an instance.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize))]
 pub struct Settings {
     /// Who takes part.
     pub committee: Committee,
@@ -40,6 +41,7 @@ pub struct Settings {
 
 /// What this node had in this epoch before it stopped, or what it caught up to.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize))]
 pub struct Recovered {
     /// By rising id.
     pub records: Vec<DurableRecord>,
@@ -54,6 +56,7 @@ pub struct Recovered {
 
 /// Why an instance cannot start; the text is for a person.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize))]
 pub enum InitError {
     /// The configuration is not one of this engine's.
     BadConfig(String),
@@ -65,6 +68,7 @@ pub enum InitError {
 
 /// What an engine is.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize))]
 pub struct Info {
     /// Short name, such as "pbft".
     pub name: String,
@@ -80,6 +84,7 @@ pub struct Info {
 
 /// Bytes from a peer with statements that the host has verified.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize))]
 pub struct Message {
     /// Authenticated by the transport.
     pub sender: AuthorityIndex,
@@ -91,6 +96,7 @@ pub struct Message {
 
 /// What a step is given.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize))]
 pub enum Event {
     /// One verified statement: the hot path of votes.
     Vote(Statement),
@@ -126,6 +132,7 @@ pub enum Event {
 
 /// Made durable before anything in the same outcome's `release` leaves the node.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize))]
 pub struct DurableRecord {
     /// Rises from record to record.
     pub id: u64,
@@ -137,6 +144,7 @@ pub struct DurableRecord {
 
 /// Who gets a message; never this node itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize))]
 pub enum Recipients {
     /// The committee.
     All,
@@ -148,6 +156,7 @@ pub enum Recipients {
 
 /// A digest to sign for a slot, as this node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize))]
 pub struct Choice {
     /// Kind below 0x8000.
     pub slot: Slot,
@@ -157,6 +166,7 @@ pub struct Choice {
 
 /// A message to peers.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize))]
 pub struct Envelope {
     /// Who gets it.
     pub to: Recipients,
@@ -170,6 +180,7 @@ pub struct Envelope {
 
 /// One block as ordered.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize))]
 pub struct Commit {
     /// Dense, from 1.
     pub index: CommitIndex,
@@ -183,6 +194,7 @@ pub struct Commit {
 
 /// What the host does for the engine.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize))]
 pub enum Action {
     /// Sign one choice and send the statement alone.
     Vote {
@@ -228,6 +240,7 @@ pub enum Action {
 
 /// The whole answer to one call.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize))]
 pub struct Outcome {
     /// Synced first.
     pub durable: Vec<DurableRecord>,

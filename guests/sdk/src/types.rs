@@ -85,6 +85,7 @@ pub enum FaultModel {
 
 /// The committee as an engine needs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "host", derive(borsh::BorshSerialize, borsh::BorshDeserialize))]
 pub struct Committee {
     /// Number of the epoch.
     pub epoch: u64,

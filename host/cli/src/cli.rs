@@ -2,7 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, demo, devnet, epoch, genesis, init, kv, module, node, proposal, propose, status};
+use crate::{
+    bench, demo, devnet, epoch, genesis, init, kv, module, node, proposal, propose, replay, status,
+    verify_chain,
+};
 
 /// Shown below `--help`.
 pub(crate) const EXIT_CODES: &str = "\
@@ -10,7 +13,8 @@ Exit codes:
   0   done
   1   it failed: network, disk, a node's error
   2   the command line is wrong
-  3   it worked, and the answer is no: proposal not activated, key not there, module not valid
+  3   it worked, and the answer is no: proposal not activated, key not there, module not valid,
+      replay different, chain that does not hold
   78  the configuration, key, token or genesis file is wrong (EX_CONFIG)
 
 Environment: MOULT_API, MOULT_DIR, MOULT_TOKEN, MOULT_TOKEN_FILE, MOULT_LOG stand for the options.";
@@ -57,6 +61,10 @@ pub(crate) enum Command {
     Epoch(epoch::Args),
     /// Read and write the key-value store.
     Kv(kv::Args),
+    /// Run a record of an engine again and compare; or another engine on the same traffic.
+    Replay(replay::Args),
+    /// Check a whole chain again from its genesis file: a store, or what a node serves.
+    VerifyChain(verify_chain::Args),
     /// Show where nodes stand.
     Status(status::Args),
     /// Load a cluster and measure, also across engine swaps.
@@ -110,6 +118,10 @@ mod tests {
             "moult kv delete k",
             "moult kv cas k v --expect none",
             "moult kv cas k --expect 00ff",
+            "moult replay record --modules m --data-dir d",
+            "moult replay record/00000.rec --engine other.wasm --config engine.conf --json",
+            "moult verify-chain --genesis genesis.json --data-dir data --json",
+            "moult verify-chain --genesis genesis.json --api http://127.0.0.1:7400 --to 1000",
             "moult status --dir devnet",
             "moult bench --api http://127.0.0.1:1 http://127.0.0.1:2 --clients 9 --duration 3",
             "moult bench --dir d --rate 5000 --value-bytes 64 --swap 3 --json",
@@ -130,6 +142,7 @@ mod tests {
             "moult kv cas k v",
             "moult kv put k v --client me",
             "moult module conform a.wasm --only calm --seeds 3",
+            "moult replay record --config c",
             "moult init",
             "moult genesis build --out g.json",
             "moult devnet --nodes 0 --dir d",

@@ -122,11 +122,15 @@ fn config_text(p2p: SocketAddr, api: SocketAddr, grpc: Option<SocketAddr>) -> an
         p2p: P2pConfig { listen: p2p, observers: Vec::new() },
         api: ApiConfig { listen: api, token_file: "api.token".into(), tls_cert: None, tls_key: None },
         grpc: GrpcConfig { listen: grpc, ..GrpcConfig::default() },
+        record: Default::default(),
+        shadow: Default::default(),
         limits: Default::default(),
     };
     let mut table: toml::Table = toml::from_str(&config.to_toml()?)?;
     // Left out, so that the defaults of a later version are not pinned by every old file.
-    table.remove("limits");
+    for key in ["limits", "record", "shadow"] {
+        table.remove(key);
+    }
     if grpc.is_none() {
         table.remove("grpc");
     }

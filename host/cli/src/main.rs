@@ -28,7 +28,9 @@ mod output;
 mod pins;
 mod proposal;
 mod propose;
+mod replay;
 mod status;
+mod verify_chain;
 
 use std::process::ExitCode;
 
@@ -62,6 +64,8 @@ fn run(command: Command, json: bool) -> anyhow::Result<()> {
         Command::Proposal(args) => block_on(proposal::run(args, json)),
         Command::Epoch(args) => block_on(epoch::run(args, json)),
         Command::Kv(args) => block_on(kv::run(args, json)),
+        Command::Replay(args) => replay::run(&args, json),
+        Command::VerifyChain(args) => block_on(verify_chain::run(args, json)),
         Command::Status(args) => block_on(status::run(args, json)),
         Command::Bench(args) => block_on(bench::run(args, json)),
         Command::Demo(args) => block_on(demo::run(args, json)),

@@ -102,7 +102,7 @@ impl PinArgs {
 }
 
 /// A module by name, hash or file; its bytes, if known, are checked for the world.
-fn choose(world: World, text: &str) -> anyhow::Result<Chosen> {
+pub(crate) fn choose(world: World, text: &str) -> anyhow::Result<Chosen> {
     if let Some(module) = builtin(text) {
         if module.world != world {
             bail!("`{text}` is for the world `{}`; built in for `{world}`: {}", module.world, names(world));
@@ -151,7 +151,11 @@ pub(crate) fn checker() -> anyhow::Result<ModuleHost> {
 
 /// The same with room for so many instances, half of them engines.
 pub(crate) fn host_for(instances: u32) -> anyhow::Result<ModuleHost> {
-    let limits = Limits { instances, ..Limits::default() };
+    host_with(Limits { instances, ..Limits::default() })
+}
+
+/// The same under any limits.
+pub(crate) fn host_with(limits: Limits) -> anyhow::Result<ModuleHost> {
     let compile = Compile::Worker(compile_worker());
     Ok(ModuleHost::new(HostConfig { cache_dir: None, cache_key: [0; 32], compile, limits })?)
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use clap::{ArgGroup, Args as ClapArgs, Subcommand};
-use moult_node::api_types::{EpochBody, OperatorVoteBody, ProposalBody, VoteBody};
+use moult_node::api_types::{EpochBody, OperatorVoteBody, ProposalBody, ShadowBody, VoteBody};
 use moult_types::Member;
 use serde_json::json;
 
 use crate::client::ApiArgs;
 use crate::epoch;
 use crate::genesis::{model_name, worlds};
-use crate::output::{self, say, table, utc};
+use crate::output::{self, duration_us, grouped, say, table, utc};
 use crate::pins::label;
 use crate::propose::fetch;
 
@@ -187,6 +187,30 @@ pub(crate) fn print(p: &ProposalBody) {
             Some(problem) => say!("  here        {}: {:?} is NOT ready: {problem}", check.world, check.hash),
         }
     }
+    if let Some(shadow) = &p.shadow {
+        print_shadow(shadow);
+    }
+}
+
+fn print_shadow(shadow: &ShadowBody) {
+    let commits = &shadow.commits;
+    let why = shadow.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    say!("  in shadow   {}{why}", shadow.state);
+    say!(
+        "              fed {} events; {} of {} commits alike, {} other, {} missed",
+        shadow.events,
+        commits.equal,
+        commits.live,
+        commits.other,
+        commits.missed
+    );
+    let candidate = &shadow.candidate;
+    say!(
+        "              slowest call {}, most fuel {}, memory {} KiB",
+        duration_us(candidate.call_max_us),
+        grouped(candidate.fuel_max),
+        candidate.memory_bytes >> 10
+    );
 }
 
 /// One vote in one line.

@@ -16,6 +16,7 @@ use wasmtime::{ResourceLimiter, Store, Trap};
 use crate::host::{Place, Shared, TICK_MS};
 use crate::limits::CallLimits;
 use crate::state::{GuestState, StateFault};
+use crate::stats::WorldStats;
 
 /// What belongs to a store.
 pub(crate) struct HostData {
@@ -82,7 +83,7 @@ pub(crate) fn start(store: &mut Store<HostData>, limits: CallLimits) -> wasmtime
 
 /// Runs one call within its limits, counts it, and says what went wrong.
 pub(crate) fn run<T>(
-    shared: &Shared,
+    stats: &WorldStats,
     world: World,
     limits: CallLimits,
     store: &mut Store<HostData>,
@@ -95,15 +96,14 @@ pub(crate) fn run<T>(
     if let Err(fault) = &result {
         tracing::debug!(%world, %fault, memory_in_use, "a call into a module failed");
     }
-    shared.stats.world(world).count(limits.fuel.saturating_sub(left), result.as_ref().err());
+    stats.count(limits.fuel.saturating_sub(left), memory_in_use, result.as_ref().err());
     result
 }
 
 /// Counts a fault that was found in an answer after the call.
-pub(crate) fn bad_output(shared: &Arc<Shared>, world: World, problem: String) -> Fault {
-    let fault = Fault::Output(problem);
-    crate::stats::add(&shared.stats.world(world).bad_outputs, 1);
-    fault
+pub(crate) fn bad_output(stats: &WorldStats, problem: String) -> Fault {
+    crate::stats::add(&stats.bad_outputs, 1);
+    Fault::Output(problem)
 }
 
 /// Texts hold no addresses and no backtrace: they are the same on every node.

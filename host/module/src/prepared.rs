@@ -17,6 +17,7 @@ use crate::instance::HostData;
 use crate::instance::application::WasmApplication;
 use crate::instance::approval::WasmApproval;
 use crate::instance::engine::WasmEngine;
+use crate::stats::WorldStats;
 
 /// A module that was checked, compiled and instantiated once. Cheap to clone.
 #[derive(Clone)]
@@ -108,19 +109,33 @@ impl Prepared {
     /// The module is not an engine, every place is taken, or this machine cannot make an
     /// instance.
     pub fn engine(&self) -> Result<Box<dyn EngineInstance>, ModuleError> {
-        let Pre::Engine(pre) = &self.pre else { return Err(self.other_world(World::Engine)) };
-        let module = self.hash();
         #[cfg(feature = "native-engines")]
         if let Some(engine) = crate::native::engine(self.info.name()) {
-            let name = self.info.name();
+            let (module, name) = (self.hash(), self.info.name());
             tracing::warn!(%module, name, "the engine runs as native code: a build for measuring only");
             return Ok(engine);
         }
+        self.wasm_engine(self.shared.stats.world(World::Engine).clone())
+    }
+
+    /// A fresh engine that is counted apart from those of this host: what it alone did and used.
+    ///
+    /// # Errors
+    /// As [`Prepared::engine`].
+    pub fn engine_apart(&self) -> Result<(Box<dyn EngineInstance>, Arc<WorldStats>), ModuleError> {
+        let stats = Arc::<WorldStats>::default();
+        Ok((self.wasm_engine(stats.clone())?, stats))
+    }
+
+    fn wasm_engine(&self, stats: Arc<WorldStats>) -> Result<Box<dyn EngineInstance>, ModuleError> {
+        let Pre::Engine(pre) = &self.pre else { return Err(self.other_world(World::Engine)) };
+        let module = self.hash();
         let limit = self.shared.engines.limit();
         let place = Place::of_engine(&self.shared).ok_or(ModuleError::Busy { module, limit })?;
-        let engine = WasmEngine::new(self.shared.clone(), pre.clone(), Some(place)).map_err(|fault| {
-            ModuleError::Contract { module, world: World::Engine, problem: fault.to_string() }
-        })?;
+        let engine =
+            WasmEngine::new(self.shared.clone(), stats, pre.clone(), Some(place)).map_err(|fault| {
+                ModuleError::Contract { module, world: World::Engine, problem: fault.to_string() }
+            })?;
         Ok(Box::new(engine))
     }
 
@@ -151,7 +166,12 @@ fn describe(shared: &Arc<Shared>, pre: &Pre) -> Result<ModuleInfo, Fault> {
     match pre {
         Pre::Engine(pre) => {
             let _place = Place::of_call(shared);
-            let mut engine = WasmEngine::new(shared.clone(), pre.clone(), None)?;
+            let mut engine = WasmEngine::new(
+                shared.clone(),
+                shared.stats.world(World::Engine).clone(),
+                pre.clone(),
+                None,
+            )?;
             engine.describe().map(ModuleInfo::Engine)
         }
         Pre::Approval(pre) => {

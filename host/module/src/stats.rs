@@ -1,14 +1,15 @@
 //! Counters for metrics.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use moult_core::ports::Fault;
 use moult_types::World;
 
-/// Counters of a host; each only rises.
+/// Counters of a host, of its calls by world; each only rises.
 #[derive(Debug, Default)]
 pub struct ModuleStats {
-    worlds: [WorldStats; 3],
+    worlds: [Arc<WorldStats>; 3],
     /// Modules whose machine code came from the cache.
     pub cache_hits: AtomicU64,
     /// Modules that were not in the cache.
@@ -38,11 +39,13 @@ pub struct WorldStats {
     pub watchdog_stops: AtomicU64,
     /// Answers that broke the contract.
     pub bad_outputs: AtomicU64,
+    /// Most linear memory that an instance had at the end of a call, in bytes.
+    pub memory_bytes: AtomicU64,
 }
 
 impl ModuleStats {
     /// The counters of a world.
-    pub fn world(&self, world: World) -> &WorldStats {
+    pub fn world(&self, world: World) -> &Arc<WorldStats> {
         match world {
             World::Engine => &self.worlds[0],
             World::Approval => &self.worlds[1],
@@ -52,9 +55,10 @@ impl ModuleStats {
 }
 
 impl WorldStats {
-    pub(crate) fn count(&self, fuel: u64, fault: Option<&Fault>) {
+    pub(crate) fn count(&self, fuel: u64, memory_bytes: usize, fault: Option<&Fault>) {
         add(&self.calls, 1);
         add(&self.fuel, fuel);
+        self.memory_bytes.fetch_max(memory_bytes as u64, Ordering::Relaxed);
         match fault {
             None => {}
             Some(Fault::Trap(_)) => add(&self.traps, 1),

@@ -290,6 +290,88 @@ pub struct ProposalBody {
     pub ready: Vec<u32>,
     /// What this node found out about the pinned modules.
     pub checks: Vec<CheckBody>,
+    /// Where another engine is proposed: its shadow run on this node, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowBody>,
+}
+
+/// The shadow run of a proposed engine on one node: fed what the live engine is fed, with
+/// nothing carried out of what it answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ShadowBody {
+    /// `running`, `complete` (the proposal was decided or the epoch ended), `failed` (the engine
+    /// refused to start or failed), `dropped-out` (given up for the live engine's sake; nothing
+    /// is known against the candidate).
+    pub state: String,
+    /// Why it failed or dropped out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Calls of the live engine that it was fed.
+    pub steps: u64,
+    /// Events in them.
+    pub events: u64,
+    /// It could not read the live engine's records and was started without any.
+    pub without_records: bool,
+    /// What both ordered.
+    pub commits: ShadowCommitsBody,
+    /// What the live engine took meanwhile; its fuel and memory are not known.
+    pub live: ShadowCostBody,
+    /// What the candidate took.
+    pub candidate: ShadowCostBody,
+}
+
+/// What two engines ordered from the same events, in blocks.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ShadowCommitsBody {
+    /// Of the live engine.
+    pub live: u64,
+    /// Of the candidate.
+    pub candidate: u64,
+    /// Of both, with the same batches.
+    pub equal: u64,
+    /// Of both, with other batches.
+    pub other: u64,
+    /// Of the live engine alone: final before the candidate had committed them.
+    pub missed: u64,
+    /// How much later than the live engine the candidate committed the same, in milliseconds of
+    /// their time: half of them no later, 99 of 100, the latest.
+    pub behind_p50_ms: u64,
+    /// See `behind_p50_ms`.
+    pub behind_p99_ms: u64,
+    /// See `behind_p50_ms`.
+    pub behind_max_ms: u64,
+    /// The first commit index with other batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_other: Option<u64>,
+}
+
+/// What an engine took and asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ShadowCostBody {
+    /// Calls.
+    pub calls: u64,
+    /// Time of all calls, in microseconds of the wall clock.
+    pub busy_us: u64,
+    /// Half of them were not slower, 99 of 100, the slowest; in microseconds.
+    pub call_p50_us: u64,
+    /// See `call_p50_us`.
+    pub call_p99_us: u64,
+    /// See `call_p50_us`.
+    pub call_max_us: u64,
+    /// Fuel of all calls, and the most of one; 0 where that is not known.
+    pub fuel: u64,
+    /// See `fuel`.
+    pub fuel_max: u64,
+    /// Most linear memory, in bytes; 0 where that is not known.
+    pub memory_bytes: u64,
+    /// Messages, and bytes of their payloads.
+    pub messages: u64,
+    /// See `messages`.
+    pub message_bytes: u64,
+    /// Statements to sign.
+    pub signatures: u64,
+    /// Bytes of durable records.
+    pub record_bytes: u64,
 }
 
 /// One vote.

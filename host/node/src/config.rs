@@ -30,6 +30,12 @@ pub struct NodeConfig {
     /// For clients that speak gRPC.
     #[serde(default)]
     pub grpc: GrpcConfig,
+    /// Whether and where it is recorded what the engine is fed.
+    #[serde(default)]
+    pub record: RecordConfig,
+    /// Shadow runs of proposed engines.
+    #[serde(default)]
+    pub shadow: ShadowConfig,
     /// What this node may hold and do at once.
     #[serde(default)]
     pub limits: NodeLimits,
@@ -88,6 +94,59 @@ pub struct GrpcConfig {
 impl Default for GrpcConfig {
     fn default() -> Self {
         Self { enabled: true, listen: None }
+    }
+}
+
+/// Records of what the engine is fed, for `moult replay`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RecordConfig {
+    /// Folder of the records; each start of an engine begins one. Left out: nothing is recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// A file is closed before it grows beyond this, in bytes.
+    pub file_bytes_max: u64,
+    /// All records together, in bytes: the oldest are removed, and the one under way ends when
+    /// it alone takes as much.
+    pub total_bytes_max: u64,
+    /// Calls that wait to be written, in bytes; when they take more, the record ends.
+    pub queue_bytes_max: usize,
+    /// Whether answers are kept whole. Otherwise their hashes are: smaller, and enough to see
+    /// that a run differs, but not in what.
+    pub whole_outcomes: bool,
+}
+
+impl Default for RecordConfig {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            file_bytes_max: 64 << 20,
+            total_bytes_max: 1 << 30,
+            queue_bytes_max: 64 << 20,
+            whole_outcomes: false,
+        }
+    }
+}
+
+/// Shadow runs: an engine that is proposed is fed what the present one is fed, and nothing of
+/// what it answers is carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShadowConfig {
+    /// Whether there are any: a run takes of the machine that the live engine runs on.
+    pub enabled: bool,
+    /// What one may use of a core, in percent, at the lowest priority. One that needs more drops
+    /// out.
+    pub cpu_percent: u32,
+    /// What may wait for one, in bytes; beyond, it drops out.
+    pub queue_bytes_max: usize,
+    /// So many at once; later proposals get none.
+    pub runs_max: usize,
+}
+
+impl Default for ShadowConfig {
+    fn default() -> Self {
+        Self { enabled: false, cpu_percent: 10, queue_bytes_max: 16 << 20, runs_max: 2 }
     }
 }
 
@@ -209,6 +268,7 @@ impl NodeConfig {
         paths.extend(config.module_dirs.iter_mut());
         paths.extend(config.api.tls_cert.iter_mut());
         paths.extend(config.api.tls_key.iter_mut());
+        paths.extend(config.record.dir.iter_mut());
         for relative in paths {
             *relative = folder.join(&*relative);
         }
@@ -246,6 +306,12 @@ impl NodeConfig {
                 "grpc.listen",
                 "is beyond loopback: set `api.tls_cert` and `api.tls_key`, or listen at 127.0.0.1 behind a proxy",
             );
+        }
+        if self.record.total_bytes_max < self.record.file_bytes_max.saturating_mul(2) {
+            return wrong("record.total_bytes_max", "must be at least twice `record.file_bytes_max`");
+        }
+        if !(1..=100).contains(&self.shadow.cpu_percent) {
+            return wrong("shadow.cpu_percent", "must be 1 to 100");
         }
         let limits = &self.limits;
         let positive: [(&'static str, u64); 6] = [

@@ -17,6 +17,7 @@ use crate::modules::{blocking, setup_fault};
 use crate::observe;
 use crate::peers::{Peers, class_of, send};
 use crate::shared::Shared;
+use crate::watch;
 
 /// Pause before a module that cannot be loaded is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -42,6 +43,8 @@ impl Effects {
             Effect::Execute { record, batches } => self.execute(Work::Block(record, batches)),
             Effect::ReadAt { ids, global } => self.execute(Work::ReadAt(ids, global)),
             Effect::EpochStarted(start) => {
+                // Who was beside the former engine saw the end of its epoch.
+                self.shared.taps.end_all();
                 observe::epoch_started(&self.shared, &start);
                 self.execute(Work::Epoch(start));
             }
@@ -59,12 +62,19 @@ impl Effects {
                     shared.view_mut(|view| {
                         view.checks.insert(hash, checks.clone());
                     });
+                    let is_good = checks.iter().all(|check| check.problem.is_none());
                     shared.internal(Input::ModulesChecked { proposal: hash, checks });
+                    if is_good {
+                        watch::begin_shadow(shared, proposal, hash).await;
+                    }
                 });
             }
-            Effect::ForgetModules { hash } => self.shared.view_mut(|view| {
-                view.checks.remove(&hash);
-            }),
+            Effect::ForgetModules { hash } => {
+                self.shared.taps.end(hash);
+                self.shared.view_mut(|view| {
+                    view.checks.remove(&hash);
+                });
+            }
             Effect::Evaluate { pin, proposal, context } => {
                 self.runtime.spawn(evaluate(self.shared.clone(), pin, proposal, context));
             }
@@ -151,6 +161,7 @@ async fn start_engine(shared: Arc<Shared>, identity: EpochIdentity, pin: ModuleP
                     Ok(Err(e)) => return shared.fail(format!("the engine's records cannot be read: {e}")),
                     Err(e) => return shared.fail(e),
                 };
+                let engine = watch::watched(&shared, engine, identity, &pin, &name);
                 shared.view_mut(|view| view.engine.clone_from(&name));
                 tracing::info!(target: "consensus", engine = name, module = %pin.hash, records = records.len(), "engine instantiated");
                 return shared.internal(Input::Engine { identity, engine, records });
@@ -179,9 +190,12 @@ async fn evaluate(
     shared: Arc<Shared>,
     pin: ModulePin,
     proposal: Box<approval::Proposal>,
-    context: Box<approval::Context>,
+    mut context: Box<approval::Context>,
 ) {
     let id = moult_types::ProposalId(proposal.id);
+    let fuel_limit = shared.modules.host().limits().engine.call.fuel;
+    context.shadow =
+        shared.peek(|view| view.shadows.get(&proposal.hash).map(|run| watch::shadow_run(run, fuel_limit)));
     let verdict = match shared.modules.get(pin.hash, World::Approval).await {
         Ok(prepared) => {
             let call = blocking(move || {

@@ -59,6 +59,8 @@ fn handle(dir: &std::path::Path, limits: NodeLimits) -> (NodeHandle, Queues) {
         p2p: P2pConfig { listen: any, observers: Vec::new() },
         api: ApiConfig { listen: any, token_file: dir.to_owned(), tls_cert: None, tls_key: None },
         grpc: Default::default(),
+        record: Default::default(),
+        shadow: Default::default(),
         limits,
     };
     let start = EpochStart {

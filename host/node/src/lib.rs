@@ -30,6 +30,7 @@ pub mod proto;
 mod shared;
 mod submissions;
 mod view;
+mod watch;
 
 pub use handle::{NodeHandle, QueryError, ReadError, WriteError};
 pub use node::{Node, NodeError, run};

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use moult_core::Event;
 use moult_core::io::{EpochStart, Refusal};
 use moult_net::StatsSnapshot;
+use moult_replay::ShadowState;
 use moult_types::{BlockRecord, CommitIndex};
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
@@ -45,6 +46,7 @@ pub(crate) struct Metrics {
     consensus: Consensus,
     cluster: Cluster,
     clients: Clients,
+    shadows: Family<Label, Counter>,
     state: Mutex<State>,
 }
 
@@ -112,6 +114,7 @@ impl Default for Metrics {
             consensus: Consensus::new(r),
             cluster: Cluster::new(r),
             clients: Clients::new(r),
+            shadows: add(r, "shadow_runs_ended", "Shadow runs of proposed engines that came to their end"),
             state: Mutex::default(),
             registry,
         }
@@ -188,6 +191,17 @@ impl Metrics {
             self.epochs.commits.get_or_create(&label).inc();
             self.epochs.transactions.get_or_create(&label).inc_by(transactions);
         }
+    }
+
+    /// News of a shadow run.
+    pub(crate) fn shadow(&self, state: &ShadowState) {
+        let result = match state {
+            ShadowState::Running => return,
+            ShadowState::Complete => "complete",
+            ShadowState::Ended => "failed",
+            ShadowState::DroppedOut(_) => "dropped-out",
+        };
+        self.shadows.get_or_create(&[("result", result)]).inc();
     }
 
     pub(crate) fn duplicate_identity(&self) {

@@ -31,6 +31,7 @@ use crate::modules::Modules;
 use crate::peers::Peers;
 use crate::shared::{Queues, Shared};
 use crate::view::View;
+use crate::watch;
 
 /// Steps that may wait for the disk.
 const LOG_QUEUE: usize = 256;
@@ -123,7 +124,8 @@ impl Node {
         let modules = module_host(&config, &keys, worker, &opened.store)?;
         modules.import(&config.module_dirs).map_err(NodeError::Module)?;
         let authority = config.authority.unwrap_or_else(|| AuthorityId::of(&keys.public_key()));
-        let (shared, queues) = share(config, keys, authority, &genesis, &opened, modules)?;
+        let recorder = watch::recorder(&config.record).map_err(NodeError::Store)?;
+        let (shared, queues) = share(config, keys, authority, &genesis, &opened, modules, recorder)?;
 
         let handler = Arc::new(Peers(shared.clone()));
         let bind = shared.config.p2p.listen;
@@ -181,8 +183,15 @@ impl Node {
         }
         shared.set_stopping();
         shared.internal(Input::Wake);
-        let ended =
-            tokio::task::spawn_blocking(move || (replica.join().is_ok(), executor.join().is_ok())).await;
+        let recording = shared.clone();
+        let ended = tokio::task::spawn_blocking(move || {
+            let ended = (replica.join().is_ok(), executor.join().is_ok());
+            // The engine went with the replica: nothing more is handed over.
+            recording.taps.end_all();
+            recording.recorder.iter().for_each(moult_replay::Recorder::finish);
+            ended
+        })
+        .await;
         // What was handed in has been refused or told by now; who still waits will never know.
         let grpc = async {
             if let Some(grpc) = grpc {
@@ -327,6 +336,7 @@ fn share(
     genesis: &Genesis,
     opened: &Opened,
     modules: Modules,
+    recorder: Option<moult_replay::Recorder>,
 ) -> Result<(Arc<Shared>, Queues), NodeError> {
     let epoch = opened.recovery.epoch.clone();
     let ledger = opened
@@ -338,7 +348,8 @@ fn share(
     let view = View::new(epoch, ledger, (applied.global, moult_types::Digest::ZERO));
     let store = opened.store.clone();
     let state = WorkingState::new(store.state(), STATE_MEMORY_BYTES).map_err(store_error)?;
-    Shared::new(config, keys, authority, genesis.chain(), store, state, modules, Metrics::default(), view)
+    let (chain, metrics) = (genesis.chain(), Metrics::default());
+    Shared::new(config, keys, authority, chain, store, state, modules, recorder, metrics, view)
         .map_err(|e| NodeError::Fatal(format!("the system gives no randomness: {e}")))
 }
 

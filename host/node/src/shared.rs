@@ -11,6 +11,7 @@ use moult_core::verify::VerifyContext;
 use moult_core::{Input, Now};
 use moult_crypto::KeyPair;
 use moult_net::Network;
+use moult_replay::{Recorder, Taps};
 use moult_store::{Store, WorkingState, WriterStats};
 use moult_types::{AuthorityId, ChainId, ClientTransaction, Digest, GlobalIndex, TransactionId};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -61,6 +62,10 @@ pub(crate) struct Shared {
     /// What the executor executed; changed by it alone.
     pub(crate) state: Arc<WorkingState>,
     pub(crate) modules: Modules,
+    /// Records what the engine is fed, if the configuration says so.
+    pub(crate) recorder: Option<Recorder>,
+    /// Shadow runs beside the engine.
+    pub(crate) taps: Arc<Taps>,
     pub(crate) metrics: Metrics,
     pub(crate) network: OnceLock<Network>,
     pub(crate) verify: RwLock<Option<Arc<VerifyContext>>>,
@@ -118,6 +123,7 @@ impl Shared {
         store: Store,
         state: WorkingState,
         modules: Modules,
+        recorder: Option<Recorder>,
         metrics: Metrics,
         view: View,
     ) -> Result<(Arc<Self>, Queues), getrandom::Error> {
@@ -134,6 +140,8 @@ impl Shared {
             store,
             state: Arc::new(state),
             modules,
+            recorder,
+            taps: Arc::default(),
             metrics,
             network: OnceLock::new(),
             verify: RwLock::new(None),

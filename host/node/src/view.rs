@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use moult_core::governance::{Ledger, ProposalRecord};
 use moult_core::io::EpochStart;
+use moult_replay::ShadowView;
 use moult_sdk::approval::ModuleCheck;
 use moult_types::{AuthorityIndex, Digest, EpochIdentity, GlobalIndex, ProposalId};
 
@@ -38,6 +39,8 @@ pub struct View {
     pub highest_seen: GlobalIndex,
     /// What was found out about the modules of open proposals, by proposal hash.
     pub checks: BTreeMap<Digest, Vec<ModuleCheck>>,
+    /// Shadow runs of proposed engines, by proposal hash; the last ones stay when they are over.
+    pub shadows: BTreeMap<Digest, Arc<ShadowView>>,
     /// Own batches not final, and transactions that wait for a batch.
     pub under_way: (usize, usize),
     /// Nothing new is ordered for this node's clients: it is about to stop.
@@ -62,9 +65,26 @@ impl View {
             signing_stopped: None,
             highest_seen: GlobalIndex(0),
             checks: BTreeMap::new(),
+            shadows: BTreeMap::new(),
             under_way: (0, 0),
             is_draining: false,
             application: (String::new(), Vec::new()),
+        }
+    }
+
+    /// News of a shadow run. Of too many, those of proposals that are neither open nor among
+    /// the last go first.
+    pub(crate) fn note_shadow(&mut self, proposal: Digest, run: ShadowView) {
+        self.shadows.insert(proposal, Arc::new(run));
+        if self.shadows.len() > CLOSED_MAX {
+            let known: std::collections::BTreeSet<_> = self
+                .ledger
+                .open
+                .values()
+                .map(|record| record.hash)
+                .chain(self.closed.values().map(|record| record.hash))
+                .collect();
+            self.shadows.retain(|hash, _| known.contains(hash));
         }
     }
 

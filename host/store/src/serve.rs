@@ -113,6 +113,49 @@ impl Store {
         Ok(Some(Blocks { blocks, batches, certificate }))
     }
 
+    /// Like [`Store::stretch`], but it ends at a block whose certificate was stored, which then
+    /// is that of the last block as its committee's votes made it: what an audit is given. It
+    /// exceeds `bytes_max` by a window of blocks at most.
+    ///
+    /// # Errors
+    /// The disk, a damaged record, a batch that is missing.
+    pub fn certified_stretch(
+        &self,
+        from: GlobalIndex,
+        bytes_max: usize,
+    ) -> Result<Option<Blocks>, StoreError> {
+        let Some(first) = self.block(from)? else { return Ok(None) };
+        let (mut blocks, mut certified, mut bytes) = (Vec::new(), None, 0);
+        for entry in self.tables.numbered::<BlockRecord>(Table::Blocks, from.0) {
+            let (_, record) = entry?;
+            if record.identity != first.identity || (bytes > bytes_max && certified.is_some()) {
+                break;
+            }
+            bytes += record_bytes(&record);
+            for digest in &record.block.batches {
+                bytes += self.tables.size(Table::Batches, &digest.0)?.unwrap_or(0);
+            }
+            let certificate =
+                self.tables.get::<Certificate>(Table::Certificates, &number_key(record.global.0))?;
+            blocks.push(record);
+            if let Some(certificate) = certificate {
+                certified = Some((blocks.len(), certificate));
+            }
+        }
+        let Some((count, certificate)) = certified else { return Ok(None) };
+        blocks.truncate(count);
+        let mut batches = Vec::new();
+        let mut seen = BTreeSet::new();
+        for digest in blocks.iter().flat_map(|record| &record.block.batches) {
+            if seen.insert(*digest) {
+                let held = self.held_batch(*digest)?;
+                let missing = || self.tables.corrupt(Table::Batches, &digest.0, "it is missing");
+                batches.push(held.ok_or_else(missing)?.signed);
+            }
+        }
+        Ok(Some(Blocks { blocks, batches, certificate }))
+    }
+
     /// A batch as it is encoded on the wire. Not checked against its digest here: whoever
     /// takes it up does that.
     ///

@@ -105,11 +105,39 @@ impl Store {
         node: PublicKey,
         options: StoreOptions,
     ) -> Result<Self, StoreError> {
+        let (store, header) = Self::open_any(dir, options)?;
+        let path = || dir.to_owned();
+        if header.chain != chain {
+            return Err(StoreError::OtherChain { path: path(), found: header.chain, expected: chain });
+        }
+        if header.node != node {
+            return Err(StoreError::OtherNode { path: path(), found: header.node, expected: node });
+        }
+        Ok(store)
+    }
+
+    /// Opens the store of a chain, whatever node's it is: to read it. The caller holds the lock
+    /// of the data directory.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_to_read(dir: &Path, chain: ChainId, options: StoreOptions) -> Result<Self, StoreError> {
+        let (store, header) = Self::open_any(dir, options)?;
+        if header.chain != chain {
+            return Err(StoreError::OtherChain {
+                path: dir.to_owned(),
+                found: header.chain,
+                expected: chain,
+            });
+        }
+        Ok(store)
+    }
+
+    fn open_any(dir: &Path, options: StoreOptions) -> Result<(Self, Header), StoreError> {
         if !Self::exists(dir) {
             return Err(StoreError::Missing { path: dir.to_owned() });
         }
         let store = Self::open_tables(dir, options)?;
-        let path = || dir.to_owned();
         let Some(bytes) = store.tables.get_raw(Table::Meta, META_HEADER)? else {
             return Err(StoreError::corrupt(dir, "the store's header", "it is missing"));
         };
@@ -118,17 +146,11 @@ impl Store {
         };
         let found = u32::from_le_bytes(*format);
         if found > STORE_FORMAT {
-            return Err(StoreError::NewerFormat { path: path(), found, supported: STORE_FORMAT });
+            return Err(StoreError::NewerFormat { path: dir.to_owned(), found, supported: STORE_FORMAT });
         }
         let header: Header = unseal(Table::Meta, META_HEADER, sealed)
             .map_err(|e| StoreError::corrupt(dir, "the store's header", e))?;
-        if header.chain != chain {
-            return Err(StoreError::OtherChain { path: path(), found: header.chain, expected: chain });
-        }
-        if header.node != node {
-            return Err(StoreError::OtherNode { path: path(), found: header.node, expected: node });
-        }
-        Ok(store)
+        Ok((store, header))
     }
 
     /// Whether a database was ever created here.

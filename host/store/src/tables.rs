@@ -170,6 +170,12 @@ impl Tables {
         self.keyspace(table).get(key).map_err(|e| self.read_failed(e))
     }
 
+    /// Bytes of a value, without reading it.
+    pub(crate) fn size(&self, table: Table, key: &[u8]) -> Result<Option<usize>, StoreError> {
+        let size = self.keyspace(table).size_of(key).map_err(|e| self.read_failed(e))?;
+        Ok(size.map(|bytes| bytes as usize))
+    }
+
     pub(crate) fn get<T: BorshDeserialize>(&self, table: Table, key: &[u8]) -> Result<Option<T>, StoreError> {
         match self.get_raw(table, key)? {
             Some(sealed) => unseal(table, key, &sealed).map(Some).map_err(|e| self.corrupt(table, key, e)),

@@ -163,6 +163,33 @@ fn peers_are_served_stretches_with_certificates_of_any_block() {
 }
 
 #[test]
+fn audits_are_served_stretches_that_end_where_certificates_are() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, mut chain) = (create(dir.path()), Chain::new());
+    for blocks in 1..=3 {
+        for _ in 0..blocks {
+            commit(&store, &ordered(&mut chain));
+        }
+        commit(&store, &[chain.finality(blocks)]);
+    }
+    // Above what is final.
+    commit(&store, &ordered(&mut chain));
+    let (mut from, mut tops) = (GlobalIndex(1), Vec::new());
+    while let Some(stretch) = store.certified_stretch(from, 1).expect("read") {
+        let top = stretch.blocks.last().expect("a block");
+        assert_eq!((stretch.blocks[0].global, stretch.certificate.hash), (from, top.hash));
+        assert_eq!(stretch.batches.len(), stretch.blocks.len());
+        assert!(stretch.certificate.bodies.is_empty());
+        tops.push(top.global.0);
+        from = top.global.next();
+    }
+    assert_eq!(tops, [1, 3, 6]);
+    let whole = store.certified_stretch(GlobalIndex(1), usize::MAX).expect("read").expect("blocks");
+    assert_eq!(whole.blocks, chain.blocks[..6]);
+    assert_eq!(store.certified_stretch(GlobalIndex(8), 1).expect("read"), None);
+}
+
+#[test]
 fn a_directory_of_another_chain_node_or_version_is_refused_by_name() {
     let dir = tempfile::tempdir().expect("a directory");
     assert!(matches!(open(dir.path()), Err(StoreError::Missing { .. })));

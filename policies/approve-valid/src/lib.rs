@@ -68,8 +68,14 @@ mod tests {
             deadline: CommitIndex(9),
             not_before_ms: None,
         };
-        let context =
-            Context { present: epoch(1), index: CommitIndex(3), block_time_ms: 5, checks, operator };
+        let context = Context {
+            present: epoch(1),
+            index: CommitIndex(3),
+            block_time_ms: 5,
+            checks,
+            operator,
+            shadow: None,
+        };
         ApproveValid::evaluate(&[], &proposal, &context)
     }
 

@@ -53,6 +53,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "text", run: text::run, seeds: text::seeds },
 ];
 
+/// Every replicated, signed, sent or stored type of the host, as it is encoded: name, encodings
+/// looked at, hash.
+pub fn formats() -> Vec<(&'static str, usize, String)> {
+    types::formats()
+}
+
 /// The target of a name.
 pub fn target(name: &str) -> Option<&'static Target> {
     TARGETS.iter().find(|target| target.name == name)

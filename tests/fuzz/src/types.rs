@@ -22,38 +22,47 @@ const BYTES_PER_BYTE: usize = 16;
 /// First byte: the type. The rest: its encoding.
 pub(crate) fn run(data: &[u8]) {
     if let Some((kind, bytes)) = data.split_first()
-        && let Some(check) = CHECKS.get(usize::from(*kind))
+        && let Some((_, check, _)) = CHECKS.get(usize::from(*kind))
     {
         check(bytes);
     }
 }
 
+/// Name, the check of an encoding, and whether bytes are one.
+type Check = (&'static str, fn(&[u8]), fn(&[u8]) -> bool);
+
+macro_rules! checks {
+    ($($type:ident),* $(,)?) => {
+        &[$((stringify!($type), strict::<$type>, |bytes| decode::<$type>(bytes).is_ok())),*]
+    };
+}
+
 /// By the first byte. New ones are added at the end, so that corpora stay what they are.
-const CHECKS: &[fn(&[u8])] = &[
-    strict::<Message>,
-    strict::<SignedBatch>,
-    strict::<Batch>,
-    strict::<Transaction>,
-    strict::<SystemTransaction>,
-    strict::<SignedProposal>,
-    strict::<EpochChangeProposal>,
-    strict::<Vote>,
-    strict::<ReadyNotice>,
-    strict::<Withdrawal>,
-    strict::<Block>,
-    strict::<BlockRecord>,
-    strict::<Certificate>,
-    strict::<Blocks>,
-    strict::<Status>,
-    strict::<Manifest>,
-    strict::<Genesis>,
-    strict::<Signed>,
-    strict::<Statement>,
-    strict::<Scope>,
-    strict::<Ledger>,
-    strict::<GuardState>,
-    strict::<GuardUpdate>,
-    strict::<EpochStart>,
+const CHECKS: &[Check] = checks![
+    Message,
+    SignedBatch,
+    Batch,
+    Transaction,
+    SystemTransaction,
+    SignedProposal,
+    EpochChangeProposal,
+    Vote,
+    ReadyNotice,
+    Withdrawal,
+    Block,
+    BlockRecord,
+    Certificate,
+    Blocks,
+    Status,
+    Manifest,
+    Genesis,
+    Signed,
+    Statement,
+    Scope,
+    Ledger,
+    GuardState,
+    GuardUpdate,
+    EpochStart,
 ];
 
 /// Whatever decodes is the one encoding of its value; with one byte more or less it is none,
@@ -67,6 +76,31 @@ pub(crate) fn strict<T: BorshSerialize + BorshDeserialize>(bytes: &[u8]) {
     if let Some((_, shorter)) = bytes.split_last() {
         assert!(decode::<T>(shorter).is_err(), "a missing byte is not seen");
     }
+}
+
+/// The formats as they are: for each type its name, how many encodings were looked at, and a hash
+/// over real encodings of it and over which of their neighbours (one byte changed, anywhere) are
+/// encodings, too. Any change of a field, a bound or of what a decoder lets pass shows.
+pub(crate) fn formats() -> Vec<(&'static str, usize, String)> {
+    let seeds = seeds();
+    let of = |(kind, (name, _, is_encoding)): (usize, &Check)| {
+        let (mut hashed, mut looked_at) = (Vec::new(), 0);
+        for seed in seeds.iter().filter(|seed| seed.first().map(|first| usize::from(*first)) == Some(kind)) {
+            let bytes = &seed[1..];
+            hashed.extend((bytes.len() as u64).to_le_bytes());
+            hashed.extend(bytes);
+            for (at, _) in bytes.iter().enumerate() {
+                for bit in [0x01, 0x80] {
+                    let mut neighbour = bytes.to_vec();
+                    neighbour[at] ^= bit;
+                    hashed.push(is_encoding(&neighbour).into());
+                    looked_at += 1;
+                }
+            }
+        }
+        (*name, looked_at, moult_types::codec::sha256(&hashed).to_string())
+    };
+    CHECKS.iter().enumerate().map(of).collect()
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {

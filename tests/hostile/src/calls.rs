@@ -137,6 +137,7 @@ fn approval(prepared: &Prepared, rng: &mut Rng, tally: &mut Tally) -> Result<Vec
         block_time_ms: 1,
         checks: Vec::new(),
         operator: None,
+        shadow: None,
     };
     for _ in 0..3 {
         let config = bytes(rng, 100);

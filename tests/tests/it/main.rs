@@ -18,3 +18,4 @@ mod sleeper;
 mod stop;
 mod storm;
 mod swap;
+mod watch;

@@ -3,7 +3,8 @@
 use super::types::list;
 use crate::CommitIndex;
 use crate::approval::{
-    ApprovalPolicy, Context, Epoch, Info, Member, ModuleCheck, ModulePin, Proposal, Verdict,
+    ApprovalPolicy, Context, Epoch, Info, Member, ModuleCheck, ModulePin, Proposal, ShadowRun, ShadowState,
+    Verdict,
 };
 use bindings::exports::moult::approval::approval as wit;
 
@@ -95,6 +96,30 @@ impl From<wit::Context> for Context {
             block_time_ms: context.block_time_ms,
             checks: list(context.checks),
             operator: context.operator.map(Verdict::from),
+            shadow: context.shadow.map(ShadowRun::from),
+        }
+    }
+}
+
+impl From<wit::ShadowRun> for ShadowRun {
+    fn from(run: wit::ShadowRun) -> Self {
+        Self {
+            state: match run.state {
+                wit::ShadowState::Running => ShadowState::Running,
+                wit::ShadowState::Complete => ShadowState::Complete,
+                wit::ShadowState::Failed(reason) => ShadowState::Failed(reason),
+                wit::ShadowState::DroppedOut(reason) => ShadowState::DroppedOut(reason),
+            },
+            steps: run.steps,
+            events: run.events,
+            live_commits: run.live_commits,
+            equal_commits: run.equal_commits,
+            other_commits: run.other_commits,
+            missed_commits: run.missed_commits,
+            slowest_us: run.slowest_us,
+            fuel_max: run.fuel_max,
+            fuel_limit: run.fuel_limit,
+            memory_bytes: run.memory_bytes,
         }
     }
 }

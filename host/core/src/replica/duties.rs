@@ -153,6 +153,8 @@ impl Replica {
                 Decision::Approve => Verdict::Approve,
                 Decision::Reject(reason) => Verdict::Reject(reason.clone()),
             }),
+            // The shell's to fill in: it runs them.
+            shadow: None,
         };
         let proposal = Box::new(sdk_proposal(record));
         self.out.release.push(Effect::Evaluate { pin, proposal, context: Box::new(context) });

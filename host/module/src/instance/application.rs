@@ -41,7 +41,7 @@ impl WasmApplication {
             .map_err(|error| no_instance(&error, limits))
             .and_then(|bindings| {
                 let guest = bindings.moult_application_application();
-                run(&self.shared, WORLD, limits, &mut store, |store| call(guest, store))
+                run(self.shared.stats.world(WORLD), WORLD, limits, &mut store, |store| call(guest, store))
             });
         (store.into_data().state.map(GuestState::into_overlay), result)
     }
@@ -68,7 +68,7 @@ impl ApplicationInstance for WasmApplication {
             self.call(None, self.shared.limits.application.call, |guest, store| guest.call_describe(store));
         let info = Info::from(info?);
         output::check_info(&info.name, &info.version, &info.interfaces)
-            .map_err(|problem| bad_output(&self.shared, WORLD, problem))?;
+            .map_err(|problem| bad_output(self.shared.stats.world(WORLD), problem))?;
         Ok(info)
     }
 
@@ -88,7 +88,7 @@ impl ApplicationInstance for WasmApplication {
         let receipts = receipts.and_then(|receipts| {
             let receipts: Vec<_> = receipts.into_iter().map(Receipt::from).collect();
             output::check_receipts(&receipts, transactions.len())
-                .map_err(|problem| bad_output(&self.shared, WORLD, problem))?;
+                .map_err(|problem| bad_output(self.shared.stats.world(WORLD), problem))?;
             Ok(receipts)
         });
         (overlay, receipts)

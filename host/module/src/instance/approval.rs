@@ -32,7 +32,7 @@ impl WasmApproval {
             .and_then(|()| self.pre.instantiate(&mut store))
             .map_err(|error| no_instance(&error, limits))?;
         let guest = bindings.moult_approval_approval();
-        run(&self.shared, WORLD, limits, &mut store, |store| call(guest, store))
+        run(self.shared.stats.world(WORLD), WORLD, limits, &mut store, |store| call(guest, store))
     }
 }
 
@@ -40,7 +40,7 @@ impl ApprovalInstance for WasmApproval {
     fn describe(&mut self) -> Result<Info, Fault> {
         let info: Info = self.call(|guest, store| guest.call_describe(store))?.into();
         output::check_info(&info.name, &info.version, &[])
-            .map_err(|problem| bad_output(&self.shared, WORLD, problem))?;
+            .map_err(|problem| bad_output(self.shared.stats.world(WORLD), problem))?;
         Ok(info)
     }
 
@@ -48,7 +48,8 @@ impl ApprovalInstance for WasmApproval {
         let (proposal, context) = (proposal.into(), context.into());
         let verdict = self.call(|guest, store| guest.call_evaluate(store, config, &proposal, &context))?;
         let verdict = verdict.into();
-        output::check_verdict(&verdict).map_err(|problem| bad_output(&self.shared, WORLD, problem))?;
+        output::check_verdict(&verdict)
+            .map_err(|problem| bad_output(self.shared.stats.world(WORLD), problem))?;
         Ok(verdict)
     }
 }

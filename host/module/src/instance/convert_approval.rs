@@ -1,6 +1,8 @@
 //! Between the generated types of `approval` and the plain ones.
 
-use moult_sdk::approval::{Context, Epoch, Info, Member, ModuleCheck, ModulePin, Proposal, Verdict};
+use moult_sdk::approval::{
+    Context, Epoch, Info, Member, ModuleCheck, ModulePin, Proposal, ShadowRun, ShadowState, Verdict,
+};
 
 use crate::bindings::approval::exports::moult::approval::approval as wit;
 
@@ -69,6 +71,30 @@ impl From<&Context> for wit::Context {
             block_time_ms: context.block_time_ms,
             checks: all(&context.checks),
             operator: context.operator.as_ref().map(wit::Verdict::from),
+            shadow: context.shadow.as_ref().map(wit::ShadowRun::from),
+        }
+    }
+}
+
+impl From<&ShadowRun> for wit::ShadowRun {
+    fn from(run: &ShadowRun) -> Self {
+        Self {
+            state: match &run.state {
+                ShadowState::Running => wit::ShadowState::Running,
+                ShadowState::Complete => wit::ShadowState::Complete,
+                ShadowState::Failed(reason) => wit::ShadowState::Failed(reason.clone()),
+                ShadowState::DroppedOut(reason) => wit::ShadowState::DroppedOut(reason.clone()),
+            },
+            steps: run.steps,
+            events: run.events,
+            live_commits: run.live_commits,
+            equal_commits: run.equal_commits,
+            other_commits: run.other_commits,
+            missed_commits: run.missed_commits,
+            slowest_us: run.slowest_us,
+            fuel_max: run.fuel_max,
+            fuel_limit: run.fuel_limit,
+            memory_bytes: run.memory_bytes,
         }
     }
 }

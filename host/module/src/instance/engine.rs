@@ -13,12 +13,15 @@ use crate::bindings::engine::{ConsensusEngine, ConsensusEnginePre, exports::moul
 use crate::host::{Place, Shared};
 use crate::limits::CallLimits;
 use crate::output;
+use crate::stats::WorldStats;
 
 const WORLD: World = World::Engine;
 
 /// One long-lived instance.
 pub(crate) struct WasmEngine {
     shared: Arc<Shared>,
+    /// Where its calls are counted.
+    stats: Arc<WorldStats>,
     pre: ConsensusEnginePre<HostData>,
     /// Dropped at the first fault.
     live: Option<Live>,
@@ -35,11 +38,12 @@ struct Live {
 impl WasmEngine {
     pub(crate) fn new(
         shared: Arc<Shared>,
+        stats: Arc<WorldStats>,
         pre: ConsensusEnginePre<HostData>,
         place: Option<Place>,
     ) -> Result<Self, Fault> {
         let live = Live::new(&shared, &pre, place)?;
-        Ok(Self { shared, pre, live: Some(live), bounds: output::EngineBounds::default() })
+        Ok(Self { shared, stats, pre, live: Some(live), bounds: output::EngineBounds::default() })
     }
 
     /// Runs one call on the instance; a fault is its end.
@@ -48,7 +52,7 @@ impl WasmEngine {
         call: impl FnOnce(&wit::Guest, &mut Store<HostData>) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
         let Some(mut live) = self.live.take() else { return Err(ended()) };
-        let result = live.call(&self.shared, call)?;
+        let result = live.call(&self.shared, &self.stats, call)?;
         self.live = Some(live);
         Ok(result)
     }
@@ -57,7 +61,7 @@ impl WasmEngine {
         let outcome = outcome.into();
         if let Err(problem) = output::check_engine(&outcome, &self.bounds) {
             self.live = None;
-            return Err(bad_output(&self.shared, WORLD, problem));
+            return Err(bad_output(&self.stats, problem));
         }
         Ok(outcome)
     }
@@ -76,10 +80,11 @@ impl Live {
     fn call<T>(
         &mut self,
         shared: &Shared,
+        stats: &WorldStats,
         call: impl FnOnce(&wit::Guest, &mut Store<HostData>) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
         let guest = self.bindings.moult_engine_engine();
-        run(shared, WORLD, limits(shared), &mut self.store, |store| call(guest, store))
+        run(stats, WORLD, limits(shared), &mut self.store, |store| call(guest, store))
     }
 }
 
@@ -88,7 +93,7 @@ impl EngineInstance for WasmEngine {
         let info: Info = self.call(|guest, store| guest.call_describe(store))?.into();
         if let Err(problem) = output::check_engine_info(&info) {
             self.live = None;
-            return Err(bad_output(&self.shared, WORLD, problem));
+            return Err(bad_output(&self.stats, problem));
         }
         Ok(info)
     }
@@ -118,7 +123,8 @@ impl EngineInstance for WasmEngine {
         let _place = Place::of_call(&self.shared);
         let mut fresh = Live::new(&self.shared, &self.pre, None)?;
         let committee = committee.into();
-        let judged = fresh.call(&self.shared, |guest, store| guest.call_judge(store, &committee, proof))?;
+        let judged = fresh
+            .call(&self.shared, &self.stats, |guest, store| guest.call_judge(store, &committee, proof))?;
         Ok(judged.map(AuthorityIndex))
     }
 }

@@ -124,6 +124,7 @@ fn same_verdicts(wasm: &mut dyn ApprovalInstance, native: &mut dyn ApprovalInsta
                 block_time_ms: 5,
                 checks: checks.clone(),
                 operator: operator.clone(),
+                shadow: None,
             };
             let verdict = wasm.evaluate(b"config", &proposal, &context);
             assert_eq!(verdict, native.evaluate(b"config", &proposal, &context));

@@ -1,9 +1,11 @@
-//! `/v1/blocks` and `/v1/epochs`: the final chain.
+//! `/v1/blocks`, `/v1/chain` and `/v1/epochs`: the final chain.
 
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
 use moult_store::{Store, StoreError};
-use moult_types::{BlockRecord, Certificate, EpochNumber, GlobalIndex};
+use moult_types::{BlockRecord, Certificate, EpochNumber, GlobalIndex, encode};
 
 use super::app::App;
 use super::error::ApiError;
@@ -63,6 +65,17 @@ pub(super) fn certified(
 ) -> Result<Option<(BlockRecord, Certificate)>, StoreError> {
     let Some(record) = store.block(GlobalIndex(global))? else { return Ok(None) };
     Ok(store.certificate_for(&record)?.map(|certificate| (record, certificate)))
+}
+
+/// What `moult verify-chain` checks: canonical bytes, as peers get them.
+pub(super) async fn chain(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let params = parse::Params::parse(request.uri(), ["from"])?;
+    let from = params.number(1, "`from`", 1)?;
+    let (store, bytes_max) = (app.shared.store.clone(), app.shared.config.limits.serve_bytes_max);
+    let found = blocking(move || store.certified_stretch(GlobalIndex(from), bytes_max)).await;
+    let found = found.map_err(ApiError::internal)?.map_err(|e| ApiError::internal(e.to_string()))?;
+    let stretch = found.ok_or_else(|| ApiError::not_found(format!("block {from} is not final here")))?;
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], encode(&stretch)).into_response())
 }
 
 pub(super) async fn epochs(

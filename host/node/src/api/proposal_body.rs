@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use moult_core::governance::{Ledger, ProposalRecord, ProposalState};
+use moult_replay::{Sent, ShadowEnd, ShadowState, ShadowView, UsageReport};
 use moult_sdk::approval::ModuleCheck;
 use moult_types::governance::Decision;
 use moult_types::{Activation, Committee, EpochLimits, ModuleHash, Stake};
 
-use crate::api_types::{CheckBody, ProposalBody, VoteBody};
+use crate::api_types::{CheckBody, ProposalBody, ShadowBody, ShadowCommitsBody, ShadowCostBody, VoteBody};
 use crate::genesis::PinFile;
 
 /// What a record is described with.
@@ -16,6 +17,8 @@ pub(super) struct Facts<'a> {
     pub(super) committee: Option<Committee>,
     /// What this node found out about the pinned modules.
     pub(super) checks: &'a [ModuleCheck],
+    /// The shadow run of its engine.
+    pub(super) shadow: Option<&'a ShadowView>,
     /// After the last final block.
     pub(super) ledger: &'a Ledger,
     /// Of the present epoch.
@@ -62,6 +65,59 @@ pub(super) fn body(record: &ProposalRecord, facts: &Facts<'_>) -> ProposalBody {
         quorum: tally.quorum,
         ready: record.ready.keys().map(|place| place.0).collect(),
         checks: facts.checks.iter().map(check).collect(),
+        shadow: facts.shadow.map(shadow),
+    }
+}
+
+fn shadow(run: &ShadowView) -> ShadowBody {
+    let report = &run.report;
+    let (state, reason) = match (&run.state, &report.end) {
+        (ShadowState::Running, _) => ("running", None),
+        (ShadowState::Complete, _) => ("complete", None),
+        (ShadowState::Ended, Some(ShadowEnd::Refused(reason))) => {
+            ("failed", Some(format!("it refuses to start: {reason}")))
+        }
+        (ShadowState::Ended, Some(ShadowEnd::Failed(reason))) => ("failed", Some(reason.clone())),
+        (ShadowState::Ended, None) => ("failed", None),
+        (ShadowState::DroppedOut(reason), _) => ("dropped-out", Some(reason.clone())),
+    };
+    let commits = &report.commits;
+    ShadowBody {
+        state: state.into(),
+        reason,
+        steps: report.steps,
+        events: report.events,
+        without_records: report.without_records,
+        commits: ShadowCommitsBody {
+            live: commits.live,
+            candidate: commits.candidate,
+            equal: commits.equal,
+            other: commits.other,
+            missed: commits.missed,
+            behind_p50_ms: commits.behind_p50_ms,
+            behind_p99_ms: commits.behind_p99_ms,
+            behind_max_ms: commits.behind_max_ms,
+            first_other: commits.first_other.as_ref().map(|other| other.index),
+        },
+        live: cost(&report.live, &report.live_asked),
+        candidate: cost(&report.candidate, &report.candidate_asked),
+    }
+}
+
+fn cost(usage: &UsageReport, asked: &Sent) -> ShadowCostBody {
+    ShadowCostBody {
+        calls: usage.calls,
+        busy_us: usage.busy_us,
+        call_p50_us: usage.call_p50_us,
+        call_p99_us: usage.call_p99_us,
+        call_max_us: usage.call_max_us,
+        fuel: usage.fuel,
+        fuel_max: usage.fuel_max,
+        memory_bytes: usage.memory_bytes,
+        messages: asked.messages,
+        message_bytes: asked.message_bytes,
+        signatures: asked.signatures,
+        record_bytes: asked.record_bytes,
     }
 }
 

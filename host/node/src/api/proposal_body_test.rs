@@ -84,9 +84,9 @@ fn the_sentence_says_where_it_stands() {
         ),
     ] {
         let committee = manifest.committee().ok();
-        let facts = Facts { committee, checks: &[], ledger: &ledger, limits: &limits };
+        let facts = Facts { committee, checks: &[], shadow: None, ledger: &ledger, limits: &limits };
         assert_eq!(body(&record, &facts).explanation, sentence);
-        let unknown = Facts { committee: None, checks: &[], ledger: &ledger, limits: &limits };
+        let unknown = Facts { committee: None, checks: &[], shadow: None, ledger: &ledger, limits: &limits };
         assert_eq!(body(&record, &unknown).quorum, 0);
     }
 }

@@ -297,6 +297,7 @@ async fn describe(app: &App, view: &View, record: &ProposalRecord) -> Result<Pro
         start.and_then(|start| start.manifest.committee().ok())
     };
     let checks = view.checks.get(&record.hash).map(Vec::as_slice).unwrap_or_default();
-    let facts = Facts { committee, checks, ledger: &view.ledger, limits: &present.limits };
+    let shadow = view.shadows.get(&record.hash).map(AsRef::as_ref);
+    let facts = Facts { committee, checks, shadow, ledger: &view.ledger, limits: &present.limits };
     Ok(proposal_body::body(record, &facts))
 }

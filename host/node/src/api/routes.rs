@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::{chain, gate, kv, modules, proposals, status, transactions};
 
 /// Every route, as it is named in metrics.
-pub(super) const ROUTES: [&str; 16] = [
+pub(super) const ROUTES: [&str; 17] = [
     "/v1/kv/{*key}",
     "/v1/tx",
     "/v1/tx/{id}",
@@ -18,6 +18,7 @@ pub(super) const ROUTES: [&str; 16] = [
     "/v1/status",
     "/v1/blocks",
     "/v1/blocks/{index}",
+    "/v1/chain",
     "/v1/epochs",
     "/v1/proposals",
     "/v1/proposals/{id}",
@@ -38,6 +39,7 @@ pub(super) fn router(app: &App) -> Router {
         get(status::status),
         get(chain::blocks),
         get(chain::block),
+        get(chain::chain),
         get(chain::epochs),
         get(proposals::list).post(proposals::post),
         get(proposals::get).delete(proposals::delete),

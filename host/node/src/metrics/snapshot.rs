@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use moult_module::ModuleStats;
 use moult_net::{Class, StatsSnapshot};
+use moult_replay::{RecordStats, ShadowState};
 use moult_store::WriterStats;
 use moult_types::World;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
@@ -34,6 +35,9 @@ pub(super) struct Snapshot {
     worlds: [(&'static str, WorldNumbers); 3],
     cache: CacheNumbers,
     log: LogNumbers,
+    record: RecordNumbers,
+    shadow_runs: usize,
+    shadow_other_commits: u64,
     process: Process,
 }
 
@@ -56,6 +60,15 @@ struct CacheNumbers {
     compiled: u64,
     compile_seconds: f64,
     refused: u64,
+}
+
+/// Of the recorder.
+#[derive(Default)]
+struct RecordNumbers {
+    calls: u64,
+    bytes: u64,
+    begun: u64,
+    cut_short: u64,
 }
 
 /// Of the log writer.
@@ -84,6 +97,13 @@ impl Snapshot {
             highest_seen: view.highest_seen.0,
             epoch: view.epoch.manifest.number.0,
             signing_stopped: view.signing_stopped.is_some(),
+            shadow_runs: view.shadows.values().filter(|run| run.state == ShadowState::Running).count(),
+            shadow_other_commits: view
+                .shadows
+                .values()
+                .map(|run| run.report.commits.other)
+                .max()
+                .unwrap_or(0),
             batches_in_flight: view.under_way.0,
             transactions_waiting: view.under_way.1,
             ..Self::default()
@@ -95,6 +115,8 @@ impl Snapshot {
         snapshot.worlds = World::ALL.map(|world| (world.name(), WorldNumbers::of(modules, world)));
         snapshot.cache = CacheNumbers::of(modules);
         snapshot.log = shared.log_stats.get().map(|stats| LogNumbers::of(stats)).unwrap_or_default();
+        snapshot.record =
+            shared.recorder.as_ref().map(|it| RecordNumbers::of(it.stats())).unwrap_or_default();
         snapshot.process = Process::take();
         snapshot
     }
@@ -112,6 +134,7 @@ impl Snapshot {
         self.add_network(r);
         self.add_modules(r);
         self.add_log(r);
+        self.add_watch(r);
         self.add_process(r);
         registry
     }
@@ -232,6 +255,21 @@ impl Snapshot {
         r.register("log_sync_duration_seconds", "Time of a write with its sync", self.log.syncs);
     }
 
+    fn add_watch(&self, r: &mut Registry) {
+        let record = &self.record;
+        counter(r, "record_calls", "Calls of the engine that were recorded", record.calls);
+        counter(r, "record_bytes", "Bytes of records written", record.bytes);
+        counter(r, "records_begun", "Records begun", record.begun);
+        counter(r, "records_cut_short", "Records that ended before their engine", record.cut_short);
+        gauge(r, "shadow_runs", "Shadow runs of proposed engines under way", self.shadow_runs as u64);
+        gauge(
+            r,
+            "shadow_other_commits",
+            "Blocks that a proposed engine ordered otherwise than the live one: the most of one run",
+            self.shadow_other_commits,
+        );
+    }
+
     fn add_process(&self, r: &mut Registry) {
         let process = &self.process;
         let gauges = [
@@ -305,6 +343,17 @@ impl CacheNumbers {
             compiled: load(&stats.compiled),
             compile_seconds: load(&stats.compile_ms) as f64 / 1e3,
             refused: load(&stats.refused),
+        }
+    }
+}
+
+impl RecordNumbers {
+    fn of(stats: &RecordStats) -> Self {
+        Self {
+            calls: load(&stats.calls),
+            bytes: load(&stats.bytes),
+            begun: load(&stats.begun),
+            cut_short: load(&stats.cut_short),
         }
     }
 }

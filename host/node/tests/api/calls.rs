@@ -219,6 +219,13 @@ fn chain(c: &mut Client) {
         assert_eq!(block["certificate"]["votes"].as_array().map(Vec::len), Some(1));
         parent = block["hash"].clone();
     }
+    let stretch = c.get("/v1/chain?from=2").is(200).body;
+    let stretch: moult_types::message::Blocks = moult_types::decode(&stretch).expect("a stretch");
+    let top = stretch.blocks.last().expect("a block");
+    assert_eq!((stretch.blocks[0].global.0, stretch.certificate.hash), (2, top.hash));
+    for path in ["/v1/chain?from=0", "/v1/chain?from=18446744073709551615"] {
+        c.get(path).refused(404, "not-found");
+    }
     for path in
         ["/v1/blocks/0", "/v1/blocks/18446744073709551615", &format!("/v1/blocks/{}", executed + 1_000_000)]
     {
@@ -231,6 +238,7 @@ fn chain(c: &mut Client) {
         "/v1/blocks?from=a",
         "/v1/blocks?to=1",
         "/v1/epochs?limit=x",
+        "/v1/chain?from=x",
     ] {
         c.get(path).refused(400, "bad-request");
     }

@@ -68,6 +68,8 @@ impl Setup {
             p2p: P2pConfig { listen: any, observers: Vec::new() },
             api: ApiConfig { listen: any, token_file: path.join("api.token"), tls_cert: None, tls_key: None },
             grpc: Default::default(),
+            record: Default::default(),
+            shadow: Default::default(),
             limits: NodeLimits {
                 request_bytes_max: 4 << 20,
                 module_fetch_timeout_ms: 300,

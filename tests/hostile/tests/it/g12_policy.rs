@@ -32,6 +32,7 @@ fn ask(host: &ModuleHost, guest: &[u8]) -> Result<Verdict, Fault> {
         block_time_ms: 1,
         checks: Vec::new(),
         operator: None,
+        shadow: None,
     };
     let mut policy = policy(host, guest);
     let verdict = timed(|| policy.evaluate(&[], &proposal, &context));
