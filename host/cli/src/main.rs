@@ -28,6 +28,7 @@ mod output;
 mod pins;
 mod proposal;
 mod propose;
+mod sim;
 mod status;
 
 use std::process::ExitCode;
@@ -65,6 +66,7 @@ fn run(command: Command, json: bool) -> anyhow::Result<()> {
         Command::Status(args) => block_on(status::run(args, json)),
         Command::Bench(args) => block_on(bench::run(args, json)),
         Command::Demo(args) => block_on(demo::run(args, json)),
+        Command::Sim(args) => sim::run_command(&args, json),
     }
 }
 
