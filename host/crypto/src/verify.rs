@@ -135,7 +135,7 @@ fn possession_bytes(key: &PublicKey, authority: AuthorityId) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use moult_types::{Digest, EpochIdentity, EpochNumber, Slot};
+    use moult_types::{Digest, EpochIdentity, EpochNumber, FaultModel, Member, Slot};
 
     use super::*;
 
@@ -184,5 +184,25 @@ mod tests {
         let proof = possession(&a, id);
         assert_eq!(check_possession(&a.public_key(), id, &proof), Ok(()));
         assert_eq!(check_possession(&b.public_key(), id, &proof), Err(VerifyError::BadSignature));
+    }
+
+    /// Whatever stands in for ed25519 comes with a signer that wants it: a key pair does not.
+    #[test]
+    fn the_keyring_of_a_key_pair_takes_ed25519_alone() {
+        let keys = KeyPair::from_seed(&[1; 32]);
+        let id = AuthorityId([1; 32]);
+        let member = Member {
+            id,
+            key: keys.public_key(),
+            possession: possession(&keys, id),
+            stake: 1,
+            address: "127.0.0.1:1".into(),
+        };
+        let committee = Committee::new(vec![member], FaultModel::Byzantine).expect("a committee");
+        let (chain, scope) = (ChainId([2; 32]), Scope::Number(EpochNumber(1)));
+        let ring = keys.keyring(chain, &committee).expect("valid keys");
+        let signature = keys.sign_statement(chain, scope, &statement());
+        assert_eq!(ring.verify(scope, &statement(), &signature), Ok(()));
+        assert_eq!(ring.verify(scope, &statement(), &Signature([3; 64])), Err(VerifyError::BadSignature));
     }
 }

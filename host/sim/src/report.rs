@@ -188,15 +188,22 @@ impl Report {
         }
     }
 
-    /// Kinds of faults and changes that could have happened and did not.
+    /// Kinds of faults and changes that could have happened and did not. Where faults as a whole,
+    /// or all after some, are left out, nothing is said of them.
     pub fn unused(&self, plan: &Plan, modules: &Modules) -> Vec<&'static str> {
         let lies = plan.has_lies(modules);
+        let all_faults = plan.between_faults_ms > 0 && plan.bad_links && plan.faults_max.is_none();
         let faults = FAULT_KINDS
             .iter()
+            .filter(|_| all_faults)
             .filter(|kind| lies || !BYZANTINE_KINDS.contains(kind))
             .filter(|kind| !plan.without.contains(*kind))
             .filter(|kind| !self.faults.contains_key(*kind));
-        let changes = CHANGE_KINDS.iter().filter(|kind| !self.changes.contains_key(*kind));
+        let changes = plan
+            .change_kinds
+            .iter()
+            .filter(|_| plan.between_changes_ms > 0)
+            .filter(|kind| !self.changes.contains_key(*kind));
         faults.chain(changes).copied().collect()
     }
 

@@ -163,7 +163,7 @@ mod tests {
         std::fs::write(&path, std::fs::read_to_string(&path).expect("text") + "{\"seed\":4,")
             .expect("written");
         let (mut log, known) = Log::open(&path, &config).expect("a log");
-        assert_eq!(known, [line.clone()]);
+        assert_eq!(known, std::slice::from_ref(&line));
         log.append(&Line { seed: 4, ..line.clone() }).expect("a line");
         let (_, known) = Log::open(&path, &config).expect("a log");
         assert_eq!(known.iter().map(|line| line.seed).collect::<Vec<_>>(), [3, 4]);

@@ -27,7 +27,7 @@ impl Summary {
         }
         let known = |kinds: &[&'static str], counts: &BTreeMap<String, u64>| -> BTreeMap<&'static str, u64> {
             let of = |kind: &&'static str| Some((*kind, *counts.get(*kind)?));
-            kinds.iter().filter_map(|kind| of(kind)).collect()
+            kinds.iter().filter_map(of).collect()
         };
         self.total.add(&Report {
             blocks: line.blocks,

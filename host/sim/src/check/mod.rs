@@ -17,7 +17,9 @@ use std::sync::Arc;
 use moult_core::Recovery;
 use moult_core::execution::Receipt;
 use moult_core::io::{Effect, Persist};
-use moult_types::{BlockRecord, Digest, EpochNumber, Genesis, HeldBatch, Manifest, Message, TransactionId};
+use moult_types::{
+    BlockRecord, Digest, EpochNumber, Genesis, GlobalIndex, HeldBatch, Manifest, Message, TransactionId,
+};
 
 use crate::clients::Clients;
 use crate::node::Node;
@@ -57,7 +59,9 @@ impl Checks {
         if it.byzantine {
             return Ok(());
         }
-        self.chain.started(node, recovery);
+        let last = recovery.ledger.as_ref().map_or(GlobalIndex(0), |ledger| ledger.global);
+        let blocks = it.disk.now.blocks.range(..=last).map(|(_, record)| record);
+        self.chain.started(node, blocks, &self.epochs)?;
         if it.disk.is_replaced() {
             // Its store is a new one: it knows less than its guard, and signs nothing.
             return Ok(());
