@@ -21,7 +21,6 @@ pub mod api;
 pub mod blocks;
 pub mod cluster;
 pub mod http;
-pub mod linear;
 pub mod load;
 pub mod power;
 pub mod process;

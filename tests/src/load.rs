@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use moult_linear::{Entry, History, Outcome, Request, check};
+
 use crate::api::{Api, Caller, Failure, kv};
 use crate::cluster::Cluster;
-use crate::linear::{Entry, History, Outcome, Request, check};
 use crate::rng::Rng;
 use crate::wait::{LONG, until};
 

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, demo, devnet, epoch, genesis, init, kv, module, node, proposal, propose, replay, status,
+    bench, demo, devnet, epoch, genesis, init, kv, module, node, proposal, propose, replay, sim, status,
     verify_chain,
 };
 
@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Status(status::Args),
     /// Load a cluster and measure, also across engine swaps.
     Bench(bench::Args),
+    /// Run whole clusters in a deterministic simulator, seed by seed, with faults.
+    Sim(sim::Args),
     /// Compile one module under limits; started by nodes.
     #[command(hide = true)]
     CompileWorker,
@@ -126,6 +128,8 @@ mod tests {
             "moult bench --api http://127.0.0.1:1 http://127.0.0.1:2 --clients 9 --duration 3",
             "moult bench --dir d --rate 5000 --value-bytes 64 --swap 3 --json",
             "moult demo --seconds 30 --rate 2000",
+            "moult sim --seeds 300 --first 7 --engine raft --native --log sim.log --keep-going --threads 2 --json",
+            "moult sim --engine a.wasm --seed 7 --trace --without byzantine --without crash --faults-max 3",
         ] {
             if let Err(error) = Cli::try_parse_from(line.split_whitespace()) {
                 panic!("{line}\n{error}");
@@ -146,6 +150,8 @@ mod tests {
             "moult init",
             "moult genesis build --out g.json",
             "moult devnet --nodes 0 --dir d",
+            "moult sim --trace",
+            "moult sim --seed 3 --seeds 9",
         ] {
             assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{line}");
         }

@@ -29,6 +29,7 @@ mod pins;
 mod proposal;
 mod propose;
 mod replay;
+mod sim;
 mod status;
 mod verify_chain;
 
@@ -69,6 +70,7 @@ fn run(command: Command, json: bool) -> anyhow::Result<()> {
         Command::Status(args) => block_on(status::run(args, json)),
         Command::Bench(args) => block_on(bench::run(args, json)),
         Command::Demo(args) => block_on(demo::run(args, json)),
+        Command::Sim(args) => sim::run_command(&args, json),
     }
 }
 

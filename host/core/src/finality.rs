@@ -105,6 +105,9 @@ pub struct Finality {
     /// A bug planted for the simulator.
     #[cfg(feature = "planted")]
     pub is_short_of_quorum: bool,
+    /// Another one.
+    #[cfg(feature = "planted")]
+    pub is_counting_heads: bool,
 }
 
 impl Finality {
@@ -125,6 +128,8 @@ impl Finality {
             votes: BTreeMap::new(),
             #[cfg(feature = "planted")]
             is_short_of_quorum: false,
+            #[cfg(feature = "planted")]
+            is_counting_heads: false,
         }
     }
 
@@ -231,6 +236,12 @@ impl Finality {
         };
         let votes: Vec<CertificateVote> = self.votes.iter().filter_map(lowest).collect();
         let stake: Stake = votes.iter().map(|vote| committee.stake(vote.author)).sum();
+        #[cfg(feature = "planted")]
+        let stake = if self.is_counting_heads {
+            committee.total() * votes.len() as Stake / committee.members().len() as Stake
+        } else {
+            stake
+        };
         if stake < self.quorum(committee) {
             return None;
         }

@@ -2,8 +2,10 @@ use std::fmt;
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use moult_types::statement::signing_bytes;
-use moult_types::{ChainId, PublicKey, Scope, Signature, Statement};
+use moult_types::{ChainId, Committee, PublicKey, Scope, Signature, Statement};
 use zeroize::Zeroizing;
+
+use crate::verify::{Keyring, VerifyError};
 
 /// Signs statements with one key. Deterministic: the same bytes give the same signature.
 pub trait Signer: Send + Sync {
@@ -12,6 +14,15 @@ pub trait Signer: Send + Sync {
 
     /// Signs a statement. The caller has asked the signer guard first.
     fn sign_statement(&self, chain: ChainId, scope: Scope, statement: &Statement) -> Signature;
+
+    /// The keys of a committee, for checking what its members sign: strict ed25519, unless the
+    /// signer is a simulator's, whose signatures are none.
+    ///
+    /// # Errors
+    /// A key is not valid.
+    fn keyring(&self, chain: ChainId, committee: &Committee) -> Result<Keyring, VerifyError> {
+        Keyring::new(chain, committee)
+    }
 }
 
 /// An ed25519 key pair; the secret is wiped from memory when it is dropped.

@@ -9,4 +9,4 @@ mod keys;
 mod verify;
 
 pub use keys::{KeyPair, Signer};
-pub use verify::{Keyring, VerifyError, check_possession, possession, verify_statement};
+pub use verify::{Keyring, Substitute, VerifyError, check_possession, possession, verify_statement};

@@ -1,3 +1,6 @@
+use std::fmt;
+use std::sync::Arc;
+
 use ed25519_dalek::VerifyingKey;
 use moult_types::statement::signing_bytes;
 use moult_types::{AuthorityId, AuthorityIndex, ChainId, Committee, PublicKey, Scope, Signature, Statement};
@@ -19,11 +22,31 @@ pub enum VerifyError {
     UnknownAuthor(AuthorityIndex),
 }
 
+/// Decides in place of ed25519 whether a signature holds: (key, signed bytes, signature). For
+/// simulators, whose signers make what it accepts; a [`KeyPair`] never brings one.
+pub type Substitute = Arc<dyn Fn(&PublicKey, &[u8], &Signature) -> bool + Send + Sync>;
+
 /// The keys of one committee, decompressed once.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Keyring {
     chain: ChainId,
-    keys: Vec<VerifyingKey>,
+    keys: Keys,
+}
+
+#[derive(Clone)]
+enum Keys {
+    Ed25519(Vec<VerifyingKey>),
+    Substituted(Vec<PublicKey>, Substitute),
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, how) = match &self.keys {
+            Keys::Ed25519(keys) => (keys.len(), "ed25519"),
+            Keys::Substituted(keys, _) => (keys.len(), "substituted"),
+        };
+        write!(f, "Keyring({count} keys, {how})")
+    }
 }
 
 impl Keyring {
@@ -33,7 +56,13 @@ impl Keyring {
     /// A key is not valid.
     pub fn new(chain: ChainId, committee: &Committee) -> Result<Self, VerifyError> {
         let keys = committee.members().iter().map(|m| parse_key(&m.key)).collect::<Result<_, _>>()?;
-        Ok(Self { chain, keys })
+        Ok(Self { chain, keys: Keys::Ed25519(keys) })
+    }
+
+    /// A keyring whose signatures are judged by something else than ed25519.
+    pub fn substituted(chain: ChainId, committee: &Committee, judge: Substitute) -> Self {
+        let keys = committee.members().iter().map(|member| member.key).collect();
+        Self { chain, keys: Keys::Substituted(keys, judge) }
     }
 
     /// Checks one statement of a member.
@@ -47,8 +76,15 @@ impl Keyring {
         signature: &Signature,
     ) -> Result<(), VerifyError> {
         let author = statement.author;
-        let key = self.keys.get(author.as_usize()).ok_or(VerifyError::UnknownAuthor(author))?;
-        verify_raw(key, &signing_bytes(self.chain, scope, statement), signature)
+        let unknown = VerifyError::UnknownAuthor(author);
+        let bytes = signing_bytes(self.chain, scope, statement);
+        match &self.keys {
+            Keys::Ed25519(keys) => verify_raw(keys.get(author.as_usize()).ok_or(unknown)?, &bytes, signature),
+            Keys::Substituted(keys, judge) => {
+                let key = keys.get(author.as_usize()).ok_or(unknown)?;
+                if judge(key, &bytes, signature) { Ok(()) } else { Err(VerifyError::BadSignature) }
+            }
+        }
     }
 }
 
@@ -99,7 +135,7 @@ fn possession_bytes(key: &PublicKey, authority: AuthorityId) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use moult_types::{Digest, EpochIdentity, EpochNumber, Slot};
+    use moult_types::{Digest, EpochIdentity, EpochNumber, FaultModel, Member, Slot};
 
     use super::*;
 
@@ -148,5 +184,25 @@ mod tests {
         let proof = possession(&a, id);
         assert_eq!(check_possession(&a.public_key(), id, &proof), Ok(()));
         assert_eq!(check_possession(&b.public_key(), id, &proof), Err(VerifyError::BadSignature));
+    }
+
+    /// Whatever stands in for ed25519 comes with a signer that wants it: a key pair does not.
+    #[test]
+    fn the_keyring_of_a_key_pair_takes_ed25519_alone() {
+        let keys = KeyPair::from_seed(&[1; 32]);
+        let id = AuthorityId([1; 32]);
+        let member = Member {
+            id,
+            key: keys.public_key(),
+            possession: possession(&keys, id),
+            stake: 1,
+            address: "127.0.0.1:1".into(),
+        };
+        let committee = Committee::new(vec![member], FaultModel::Byzantine).expect("a committee");
+        let (chain, scope) = (ChainId([2; 32]), Scope::Number(EpochNumber(1)));
+        let ring = keys.keyring(chain, &committee).expect("valid keys");
+        let signature = keys.sign_statement(chain, scope, &statement());
+        assert_eq!(ring.verify(scope, &statement(), &signature), Ok(()));
+        assert_eq!(ring.verify(scope, &statement(), &Signature([3; 64])), Err(VerifyError::BadSignature));
     }
 }

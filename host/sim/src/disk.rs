@@ -4,6 +4,10 @@
 //! store is synced before the guard is, so the guard never knows of what the store can lose.
 //! (A real node writes both with one sync. Here a crash may come between the two, as it can
 //! there when the guard's log begins anew: every crash of a real node is one of these.)
+//!
+//! What is damaged is known by its seal: it is not read, whoever asks. A node that needs it to
+//! start refuses, by its name; an operator then replaces the store, and the guard, which saw
+//! more than that store holds, signs nothing until peers have given it back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +28,8 @@ use crate::rng::Rng;
 pub(crate) enum StoreOp {
     /// By the replica.
     Persist(Box<Persist>),
+    /// The first of two halves of a switch: a bug to plant.
+    EpochAlone(Box<EpochStart>),
     /// By the executor, after a block.
     Applied { global: GlobalIndex, writes: Arc<Writes>, accumulator: Arc<StateAccumulator> },
     /// By the executor, at the start of an epoch.
@@ -59,6 +65,30 @@ pub(crate) enum Kept {
     Nothing,
     Prefix,
     Everything,
+    /// So many writes to the store, and so many updates of the guard.
+    Exactly(usize, usize),
+}
+
+/// What a crash did to what was not synced.
+pub(crate) struct Lost {
+    pub(crate) writes: usize,
+    /// A part of a group is on disk and a part is not.
+    pub(crate) is_torn: bool,
+}
+
+/// A record that can be damaged.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Record {
+    Block(GlobalIndex),
+    Batch(Digest),
+}
+
+/// Why a process cannot start from a disk.
+pub(crate) enum LoadError {
+    /// A record is damaged: the operator is told which.
+    Damaged(Record),
+    /// Something is not there that a crash cannot take.
+    Lost(String),
 }
 
 /// The store and the guard's file of one node.
@@ -72,6 +102,10 @@ pub(crate) struct Disk {
     guard_written: Vec<GuardUpdate>,
     /// Not even written: waits for the next sync of the store.
     guard_waiting: Vec<GuardUpdate>,
+    /// Records whose bits have changed on the medium.
+    rotten: BTreeSet<Record>,
+    /// The store is a new one, and may hold less than the guard saw.
+    is_replaced: bool,
 }
 
 impl Disk {
@@ -83,7 +117,73 @@ impl Disk {
             guard,
             guard_written: Vec::new(),
             guard_waiting: Vec::new(),
+            rotten: BTreeSet::new(),
+            is_replaced: false,
         }
+    }
+
+    /// A record's bits change, where they lie.
+    pub(crate) fn rot(&mut self, record: Record) {
+        self.rotten.insert(record);
+    }
+
+    /// A record that may be damaged: a final block or its batch, a few from the end.
+    pub(crate) fn pick_record(&self, rng: &mut Rng) -> Option<Record> {
+        let blocks: Vec<_> = self.synced.blocks.values().rev().take(40).collect();
+        let record = *blocks.get(rng.below(blocks.len() as u64) as usize)?;
+        let batch = rng.pick(&record.block.batches).filter(|_| rng.chance(500));
+        Some(batch.map_or(Record::Block(record.global), Record::Batch))
+    }
+
+    /// The operator puts a new store in the place of the damaged one. The guard stays.
+    pub(crate) fn replace_store(&mut self) {
+        (self.now, self.synced) = (Image::default(), Image::default());
+        self.unsynced.clear();
+        self.guard_waiting.clear();
+        self.rotten.clear();
+        self.is_replaced = true;
+    }
+
+    /// Whether a start would find a damaged record.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged().is_some()
+    }
+
+    /// Everything that was to be synced is gone: a bug to plant.
+    pub(crate) fn forget_unsynced(&mut self) {
+        self.guard_waiting.clear();
+        self.guard_written.clear();
+    }
+
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.is_replaced
+    }
+
+    /// Whether all that the guard saw final is there again.
+    pub(crate) fn is_repaired(&self) -> bool {
+        let epoch = self.now.epochs.last().map_or(0, |start| start.manifest.number.0);
+        self.guard.final_mark.0 <= self.now.last_final && self.guard.epoch <= epoch
+    }
+
+    #[cfg(feature = "planted")]
+    pub(crate) fn guard(&self) -> &GuardState {
+        &self.guard
+    }
+
+    /// Puts another guard's file in the place of this one.
+    #[cfg(feature = "planted")]
+    pub(crate) fn put_guard(&mut self, guard: GuardState) {
+        self.guard = guard;
+    }
+
+    /// A batch, unless it is damaged.
+    pub(crate) fn batch(&self, digest: &Digest) -> Option<&Arc<HeldBatch>> {
+        self.now.batches.get(digest).filter(|_| !self.rotten.contains(&Record::Batch(*digest)))
+    }
+
+    /// A block, unless it is damaged.
+    pub(crate) fn block(&self, global: GlobalIndex) -> Option<&Arc<BlockRecord>> {
+        self.now.blocks.get(&global).filter(|_| !self.rotten.contains(&Record::Block(global)))
     }
 
     /// Takes up writes; they are durable after the next sync that begins from now on.
@@ -109,7 +209,8 @@ impl Disk {
         for op in self.unsynced.drain(..mark.0) {
             self.synced.apply(&op)?;
         }
-        self.guard_written.extend(self.guard_waiting.drain(..mark.1));
+        let waiting = self.guard_waiting.len();
+        self.guard_written.extend(self.guard_waiting.drain(..mark.1.min(waiting)));
         Ok(())
     }
 
@@ -120,17 +221,20 @@ impl Disk {
         }
     }
 
-    /// The process is gone; answers with how many writes are lost.
-    pub(crate) fn crash(&mut self, kept: Kept, rng: &mut Rng) -> usize {
-        let keep = |length: usize, rng: &mut Rng| match kept {
+    /// The process is gone.
+    pub(crate) fn crash(&mut self, kept: Kept, rng: &mut Rng) -> Lost {
+        let (unsynced, written) = (self.unsynced.len(), self.guard_written.len());
+        let keep = |length: usize, exactly: usize, rng: &mut Rng| match kept {
             Kept::Nothing => 0,
             Kept::Prefix => rng.below(length as u64 + 1) as usize,
             Kept::Everything => length,
+            Kept::Exactly(..) => exactly.min(length),
         };
-        let store = keep(self.unsynced.len(), rng);
+        let (of_store, of_guard) = if let Kept::Exactly(s, g) = kept { (s, g) } else { (0, 0) };
+        let store = keep(unsynced, of_store, rng);
         // The guard's file is written only behind a synced store.
-        let guard = keep(self.guard_written.len(), rng);
-        let lost = self.unsynced.len() - store + self.guard_written.len() - guard + self.guard_waiting.len();
+        let guard = keep(written, of_guard, rng);
+        let writes = unsynced - store + written - guard + self.guard_waiting.len();
         for op in self.unsynced.drain(..).take(store) {
             // Was applied to `now` before without an error.
             let _ = self.synced.apply(&op);
@@ -140,7 +244,7 @@ impl Disk {
         }
         self.guard_waiting.clear();
         self.now = self.synced.clone();
-        lost
+        Lost { writes, is_torn: (0 < store && store < unsynced) || (0 < guard && guard < written) }
     }
 
     /// Batches of final blocks, oldest first.
@@ -150,15 +254,19 @@ impl Disk {
     }
 
     /// What a process that starts finds.
-    pub(crate) fn load(&self, genesis: &Genesis, chain: ChainId) -> Result<Recovery, String> {
-        let image = &self.now;
+    pub(crate) fn load(&mut self, genesis: &Genesis, chain: ChainId) -> Result<Recovery, LoadError> {
         let guard = self.guard.clone();
-        if guard.final_mark.0 > image.last_final {
-            return Err(format!(
-                "the guard saw block {} final, the store ends at {}",
-                guard.final_mark.0, image.last_final
-            ));
+        let (mark, have) = (guard.final_mark.0, self.now.last_final);
+        let shorter = format!("the guard saw block {mark} final, the store ends at {have}");
+        if mark > have && !self.is_replaced {
+            return Err(LoadError::Lost(shorter));
         }
+        let epoch = self.now.epochs.last().map_or(genesis.manifest.number, |start| start.manifest.number);
+        self.is_replaced &= mark > have || guard.epoch > epoch.0;
+        if let Some(damaged) = self.damaged() {
+            return Err(LoadError::Damaged(damaged));
+        }
+        let image = &self.now;
         let first = EpochStart {
             manifest: genesis.manifest.clone(),
             base: GlobalIndex(0),
@@ -193,9 +301,20 @@ impl Disk {
             tail,
             prepared_on_chain: prepared_on_chain.filter(|_| guard.identity == identity),
             guard,
-            signing_stopped: None,
+            signing_stopped: (mark > have).then_some(shorter),
             epoch,
         })
+    }
+
+    /// The first damaged record among those that are read at a start: the chain's last thousand
+    /// blocks, which is all of them here, and the batches that are not final or not executed.
+    fn damaged(&self) -> Option<Record> {
+        let image = &self.now;
+        let unexecuted = image.blocks.range(image.applied.min(image.last_final).next()..);
+        let batches = unexecuted.flat_map(|(_, record)| &record.block.batches).chain(&image.pending);
+        let mut read =
+            image.blocks.keys().copied().map(Record::Block).chain(batches.copied().map(Record::Batch));
+        read.find(|record| self.rotten.contains(record))
     }
 }
 
@@ -203,6 +322,10 @@ impl Image {
     fn apply(&mut self, op: &StoreOp) -> Result<(), String> {
         match op {
             StoreOp::Persist(persist) => self.persist(persist),
+            StoreOp::EpochAlone(start) => {
+                self.epochs.push(start.as_ref().clone());
+                Ok(())
+            }
             StoreOp::Applied { global, writes, accumulator } => {
                 if *global != self.applied.next() || *global > self.executable() {
                     let (applied, last_final) = (self.applied, self.last_final);
@@ -301,7 +424,9 @@ impl Image {
                 self.blocks.split_off(&start.base.next());
                 self.records.clear();
                 self.ledger = Some(ledger.as_ref().clone());
-                self.epochs.push(start.as_ref().clone());
+                if self.epochs.last() != Some(start.as_ref()) {
+                    self.epochs.push(start.as_ref().clone());
+                }
                 for digest in expired {
                     self.pending.remove(digest);
                     self.batches.remove(digest);

@@ -8,7 +8,7 @@ use moult_types::state::StateReader;
 use moult_types::{BlockRecord, GlobalIndex, HeldBatch, World as Role};
 
 use crate::disk::StoreOp;
-use crate::modules::application;
+use crate::planted::Bug;
 use crate::queue::Event;
 use crate::report::Violation;
 use crate::world::World;
@@ -18,7 +18,7 @@ impl World {
     pub(crate) fn take_up_application(&mut self, node: usize, start: &EpochStart) -> Result<(), Violation> {
         let Some(pin) = start.manifest.pin(Role::Application).cloned() else { return Ok(()) };
         let wrong = |what: String| Violation::new("application", format!("node {node}: {what}"));
-        let new: Arc<_> = application(pin.hash).ok_or_else(|| wrong("it does not exist".into()))?.into();
+        let new = self.modules.application(pin.hash).ok_or_else(|| wrong("it does not exist".into()))?;
         let image = &self.nodes[node].disk.now;
         let (installed, number) = (image.installed, start.manifest.number.0);
         if installed.is_none_or(|(epoch, _)| epoch < number) {
@@ -29,7 +29,7 @@ impl World {
                 )));
             }
             let from = match installed {
-                Some((_, hash)) => application(hash).and_then(|former| former.describe().ok()),
+                Some((_, hash)) => self.modules.application(hash).and_then(|former| former.describe().ok()),
                 None => None,
             };
             let same = installed.is_some_and(|(_, hash)| hash == pin.hash);
@@ -64,7 +64,7 @@ impl World {
         let image = &it.disk.now;
         let (applied, root) = (image.applied, image.applied_root);
         let Some(process) = it.process.as_mut() else { return };
-        let from = applied.next();
+        let from = if self.plan.has_bug(Bug::ReplayFromApplied) { applied } else { applied.next() };
         let waiting = std::mem::take(&mut process.executor.queue);
         let until = process.executor.replay_to.next().max(from);
         for (_, record) in image.blocks.range(from..until) {
@@ -103,7 +103,13 @@ impl World {
         let Some(process) = it.process.as_mut() else { return Ok(()) };
         process.executor.is_busy = false;
         let Some((record, batches)) = process.executor.queue.pop_front() else { return Ok(()) };
-        if record.global <= it.disk.now.applied {
+        if self.plan.has_bug(Bug::BlockSkipped) && self.rng.chance(5) {
+            self.work(node);
+            return Ok(());
+        }
+        let it = &mut self.nodes[node];
+        let Some(process) = it.process.as_mut() else { return Ok(()) };
+        if record.global <= it.disk.now.applied && !self.plan.has_bug(Bug::ReplayFromApplied) {
             // On the engine's word, before the process started.
             self.work(node);
             return Ok(());
@@ -122,8 +128,13 @@ impl World {
             &batches,
         );
         drop(base);
-        let Executed { writes, receipts, accumulator } =
+        let Executed { mut writes, receipts, mut accumulator } =
             done.map_err(|e| Violation::new("execution", format!("node {node}: {e}")))?;
+        if self.plan.has_bug(Bug::StateOfNode) {
+            let (key, value) = (vec![execution::APPLICATION_PREFIX, 0xff], vec![node as u8]);
+            accumulator.replace(&key, image.state.get(&key).map(Vec::as_slice), Some(&value));
+            writes.insert(key, Some(value));
+        }
         let (global, state_root) = (record.global, accumulator.root());
         if global > self.nodes[node].disk.now.last_final {
             self.report.note("executed on the engine's word");
@@ -132,7 +143,8 @@ impl World {
         let op = StoreOp::Applied { global, writes: Arc::new(writes), accumulator: Arc::new(accumulator) };
         self.write(node, op)?;
         self.checks.executed(node, &self.nodes[node], &record, &batches, &receipts, state_root)?;
-        self.clients.executed(self.nodes[node].authority, node, &receipts, self.now_us, &mut self.report)?;
+        let authority = self.nodes[node].authority;
+        self.clients.executed(authority, node, &receipts, self.now_us, &mut self.report)?;
         self.give(node, Input::Executed { global, state_root });
         self.serve_reads(node);
         self.work(node);
@@ -157,14 +169,17 @@ impl World {
     }
 
     fn serve_reads(&mut self, node: usize) {
+        let is_early = self.plan.has_bug(Bug::ReadsServedEarly);
         let it = &mut self.nodes[node];
-        let applied = it.disk.now.applied;
+        let image = &it.disk.now;
+        let applied = if is_early { GlobalIndex(u64::MAX) } else { image.applied };
         let Some(process) = it.process.as_mut() else { return };
         let before = process.reads.len();
         process.reads.retain(|(global, id)| {
             let served = *global <= applied;
             if served {
                 self.checks.reads.served(*id);
+                self.clients.read_served(*id, &image.state, self.now_us);
             }
             !served
         });

@@ -7,17 +7,18 @@
 //! [`run_seed`] is the whole interface; one seed always gives one run.
 
 mod byzantine;
+mod calm;
 mod check;
 mod clients;
 mod disk;
 mod executor;
+mod minimise;
 mod modules;
 mod nemesis;
 mod network;
 mod node;
 mod operator;
 mod plan;
-#[cfg(feature = "planted")]
 mod planted;
 mod process;
 mod queue;
@@ -25,14 +26,19 @@ mod report;
 mod rng;
 mod setup;
 mod shell;
+mod signing;
 mod trace;
 mod verified;
 mod world;
 
-pub use modules::{EngineFactory, module_hash, native_engines};
+pub use minimise::{Minimal, minimise};
+pub use modules::{EngineModule, Modules};
 #[cfg(feature = "planted")]
-pub use plan::Planted;
-pub use plan::{CrashPoint, Hostile, Phase, Plan, Replace};
-pub use report::{CHANGE_KINDS, FAULT_KINDS, Report, Violation};
+pub use moult_core::replica::Planted as ReplicaBug;
+pub use plan::{CrashPoint, Hostile, Phase, Plan, Replace, WHOLE_GROUPS};
+pub use planted::Bug;
+#[cfg(feature = "planted")]
+pub use planted::Planted;
+pub use report::{CHANGE_KINDS, FAULT_KINDS, Group, Report, Violation};
 pub use rng::Rng;
 pub use world::{run, run_seed};

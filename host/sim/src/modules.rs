@@ -1,98 +1,177 @@
-//! The modules of the simulator: native code behind the ports, known by made-up hashes.
+//! The modules of a run: what there is to pin, and how instances of it are made.
+//!
+//! The same ports, whatever is behind them: native code for speed, or the components that a
+//! node would load, in the module host that a node would load them into.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use moult_core::ports::{ApplicationInstance, EngineInstance, Fault};
-use moult_sdk::application::{self, Application, Receipt};
-use moult_sdk::approval::{self, Verdict};
+use moult_approve_valid::ApproveValid;
+use moult_core::ports::{ApplicationInstance, ApprovalInstance, EngineInstance, Fault};
+use moult_module::{ModuleInfo, NativeApplication, NativeApproval, NativeEngine, Prepared};
 use moult_sdk::engine::{Engine, Event, Info, InitError, Outcome, Recovered, Settings};
-use moult_sdk::{AuthorityIndex, Committee, NowMs};
-use moult_types::state::Overlay;
+use moult_sdk::{AuthorityIndex, Committee, FaultModel, NowMs};
 use moult_types::{ModuleHash, ModulePin};
 
-/// Makes an instance of a pinned engine; `None` where there is no such module.
-pub type EngineFactory = Arc<dyn Fn(&ModulePin) -> Option<Box<dyn EngineInstance>> + Send + Sync>;
+type Make<T> = Arc<dyn Fn() -> Option<T> + Send + Sync>;
 
-/// The hash that stands for a module's name.
-pub fn module_hash(name: &str) -> ModuleHash {
-    ModuleHash::of(name.as_bytes())
+/// An engine that a chain may run.
+#[derive(Clone)]
+pub struct EngineModule {
+    /// For people.
+    pub name: String,
+    /// What an epoch pins.
+    pub hash: ModuleHash,
+    info: Info,
+    make: Make<Box<dyn EngineInstance>>,
 }
 
-/// PBFT forwards and backwards, as native code.
-pub fn native_engines() -> EngineFactory {
-    let (pbft, reverse) = (module_hash("pbft"), module_hash("pbft-reverse"));
-    Arc::new(move |pin| -> Option<Box<dyn EngineInstance>> {
-        if pin.hash == pbft {
-            Some(Box::new(NativeEngine::<moult_pbft::Pbft>(None)))
-        } else if pin.hash == reverse {
-            Some(Box::new(NativeEngine::<moult_pbft_reverse::PbftReverse>(None)))
-        } else {
-            None
+/// An application that a chain may run.
+#[derive(Clone)]
+struct ApplicationModule {
+    name: String,
+    hash: ModuleHash,
+    make: Make<Arc<dyn ApplicationInstance>>,
+}
+
+/// Everything that a run can pin.
+#[derive(Clone)]
+pub struct Modules {
+    /// The chain begins with the first; proposals move it to any.
+    engines: Vec<EngineModule>,
+    /// The key-value store and its successor.
+    applications: Vec<ApplicationModule>,
+    approval: (ModuleHash, Make<Box<dyn ApprovalInstance>>),
+}
+
+impl EngineModule {
+    /// An engine as native code, known by a hash of its name.
+    pub fn native<E: Engine + Send + 'static>(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            hash: ModuleHash::of(name.as_bytes()),
+            info: E::describe(),
+            make: Arc::new(|| Some(Box::new(NativeEngine::<E>::new()))),
         }
-    })
-}
+    }
 
-/// The application of a pin; `None` where there is no such module.
-pub(crate) fn application(hash: ModuleHash) -> Option<Box<dyn ApplicationInstance>> {
-    if hash == module_hash("kv") {
-        Some(Box::new(NativeApplication::<moult_kv::Kv>(std::marker::PhantomData)))
-    } else if hash == module_hash("kv2") {
-        Some(Box::new(NativeApplication::<moult_kv2::Kv2>(std::marker::PhantomData)))
-    } else {
-        None
+    /// A component that was prepared by a module host; `None` if it is no engine.
+    pub fn component(name: &str, prepared: Prepared) -> Option<Self> {
+        let ModuleInfo::Engine(info) = prepared.info().clone() else { return None };
+        let hash = prepared.hash();
+        Some(Self { name: name.to_owned(), hash, info, make: Arc::new(move || prepared.engine().ok()) })
+    }
+
+    /// Whether it was made for a committee of which some may lie.
+    pub(crate) fn bears_lies(&self) -> bool {
+        self.info.fault_models.contains(&FaultModel::Byzantine)
+    }
+
+    /// Which configuration it takes: see [`crate::setup::engine_config`].
+    pub(crate) fn kind(&self) -> &str {
+        &self.info.name
     }
 }
 
-/// The approval policy: the operator's veto, else what the host's checks say.
-pub(crate) fn approve_valid(context: &approval::Context) -> Verdict {
-    if let Some(veto @ Verdict::Reject(_)) = &context.operator {
-        return veto.clone();
-    }
-    match context.checks.iter().find_map(|check| check.problem.clone()) {
-        Some(problem) => Verdict::Reject(problem),
-        None if context.checks.is_empty() => Verdict::Wait,
-        None => Verdict::Approve,
-    }
-}
-
-struct NativeEngine<E>(Option<E>);
-
-impl<E: Engine + Send> EngineInstance for NativeEngine<E> {
-    fn describe(&mut self) -> Result<Info, Fault> {
-        Ok(E::describe())
-    }
-
-    fn init(
-        &mut self,
-        settings: &Settings,
-        recovered: Option<&Recovered>,
-    ) -> Result<Result<Outcome, InitError>, Fault> {
-        let started = guarded(|| E::init(settings.clone(), recovered.cloned()))?;
-        Ok(started.map(|(engine, outcome)| {
-            self.0 = Some(engine);
-            outcome
-        }))
+impl Modules {
+    /// These engines, the first at genesis, with the key-value store and the default policy
+    /// as native code.
+    pub fn native(engines: Vec<EngineModule>) -> Self {
+        let application = |name: &str, make: Make<Arc<dyn ApplicationInstance>>| ApplicationModule {
+            name: name.to_owned(),
+            hash: ModuleHash::of(name.as_bytes()),
+            make,
+        };
+        Self {
+            engines,
+            applications: vec![
+                application("kv", Arc::new(|| Some(Arc::new(NativeApplication::<moult_kv::Kv>::new())))),
+                application("kv2", Arc::new(|| Some(Arc::new(NativeApplication::<moult_kv2::Kv2>::new())))),
+            ],
+            approval: (
+                ModuleHash::of(b"approve-valid"),
+                Arc::new(|| Some(Box::new(NativeApproval::<ApproveValid>::new()))),
+            ),
+        }
     }
 
-    fn step(&mut self, now: NowMs, events: Vec<Event>) -> Result<Outcome, Fault> {
-        let Some(engine) = &mut self.0 else { return Err(Fault::Trap("step before init".into())) };
-        guarded(|| engine.step(now, events))
+    /// These engines with other modules as components too: the key-value store, its successor,
+    /// the policy. `None` if one of them is of another world.
+    pub fn components(engines: Vec<EngineModule>, kv: [Prepared; 2], policy: Prepared) -> Option<Self> {
+        let application = |prepared: Prepared| {
+            matches!(prepared.info(), ModuleInfo::Application(_)).then(|| ApplicationModule {
+                name: prepared.info().name().to_owned(),
+                hash: prepared.hash(),
+                make: Arc::new(move || prepared.application().ok()),
+            })
+        };
+        let applications = kv.into_iter().map(application).collect::<Option<_>>()?;
+        matches!(policy.info(), ModuleInfo::Approval(_)).then(|| Self {
+            engines,
+            applications,
+            approval: (policy.hash(), Arc::new(move || policy.approval().ok())),
+        })
     }
 
-    fn judge(&mut self, committee: &Committee, proof: &[u8]) -> Result<Option<AuthorityIndex>, Fault> {
-        Ok(E::judge(committee, proof))
+    /// PBFT forwards and backwards, as native code.
+    pub fn pbft() -> Self {
+        Self::native(vec![
+            EngineModule::native::<moult_pbft::Pbft>("pbft"),
+            EngineModule::native::<moult_pbft_reverse::PbftReverse>("pbft-reverse"),
+        ])
     }
-}
 
-/// A panic of a guest is a trap, as it is in Wasm.
-fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Fault> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        Fault::Trap(
-            text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default(),
-        )
-    })
+    /// Raft, and PBFT to change to and back from, as native code.
+    pub fn raft() -> Self {
+        Self::native(vec![
+            EngineModule::native::<moult_raft::Raft>("raft"),
+            EngineModule::native::<moult_pbft::Pbft>("pbft"),
+        ])
+    }
+
+    /// Names and hashes, for messages.
+    pub fn list(&self) -> Vec<(String, ModuleHash)> {
+        let engines = self.engines.iter().map(|module| (module.name.clone(), module.hash));
+        let others = self.applications.iter().map(|module| (module.name.clone(), module.hash));
+        engines.chain(others).chain([("approval policy".to_owned(), self.approval.0)]).collect()
+    }
+
+    /// All hashes.
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = ModuleHash> + '_ {
+        let engines = self.engines.iter().map(|module| module.hash);
+        engines.chain(self.applications.iter().map(|module| module.hash)).chain([self.approval.0])
+    }
+
+    pub(crate) fn engines(&self) -> &[EngineModule] {
+        &self.engines
+    }
+
+    /// Which engine a hash is of.
+    pub(crate) fn engine_of(&self, hash: ModuleHash) -> Option<&EngineModule> {
+        self.engines.iter().find(|module| module.hash == hash)
+    }
+
+    /// The application of genesis and the one that proposals bring, and back.
+    pub(crate) fn application_hashes(&self) -> [ModuleHash; 2] {
+        let hash = |place: usize| self.applications.get(place).map_or(ModuleHash([0; 32]), |a| a.hash);
+        [hash(0), hash(1)]
+    }
+
+    pub(crate) fn approval_hash(&self) -> ModuleHash {
+        self.approval.0
+    }
+
+    /// An instance of a pinned engine; `None` where there is no such module.
+    pub(crate) fn engine(&self, pin: &ModulePin) -> Option<Box<dyn EngineInstance>> {
+        (self.engine_of(pin.hash)?.make)()
+    }
+
+    pub(crate) fn application(&self, hash: ModuleHash) -> Option<Arc<dyn ApplicationInstance>> {
+        (self.applications.iter().find(|module| module.hash == hash)?.make)()
+    }
+
+    pub(crate) fn approval(&self) -> Option<Box<dyn ApprovalInstance>> {
+        (self.approval.1)()
+    }
 }
 
 /// Ends with a trap after a number of steps.
@@ -126,43 +205,5 @@ impl EngineInstance for Trapping {
 
     fn judge(&mut self, committee: &Committee, proof: &[u8]) -> Result<Option<AuthorityIndex>, Fault> {
         self.engine.judge(committee, proof)
-    }
-}
-
-struct NativeApplication<A>(std::marker::PhantomData<fn() -> A>);
-
-impl<A: Application> ApplicationInstance for NativeApplication<A> {
-    fn describe(&self) -> Result<application::Info, Fault> {
-        Ok(A::describe())
-    }
-
-    fn execute(
-        &self,
-        mut overlay: Overlay,
-        config: &[u8],
-        block: application::Block,
-        transactions: &[Vec<u8>],
-    ) -> (Overlay, Result<Vec<Receipt>, Fault>) {
-        let receipts = A::execute(&mut overlay, config, &block, transactions);
-        (overlay, Ok(receipts))
-    }
-
-    fn query(
-        &self,
-        overlay: Overlay,
-        config: &[u8],
-        request: &[u8],
-    ) -> Result<Result<Vec<u8>, String>, Fault> {
-        Ok(A::query(&overlay, config, request))
-    }
-
-    fn upgrade(
-        &self,
-        mut overlay: Overlay,
-        config: &[u8],
-        from: Option<&application::Info>,
-    ) -> (Overlay, Result<Result<(), String>, Fault>) {
-        let result = A::upgrade(&mut overlay, config, from);
-        (overlay, Ok(result))
     }
 }

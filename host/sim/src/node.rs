@@ -13,7 +13,9 @@ use moult_types::{
     PublicKey,
 };
 
+use crate::byzantine::Vices;
 use crate::disk::Disk;
+use crate::report::Group;
 
 /// Virtual time 0 on the wall, in milliseconds since 1970.
 pub(crate) const WALL_START_MS: u64 = 1_750_000_000_000;
@@ -31,16 +33,35 @@ pub(crate) struct Node {
     pub(crate) process: Option<Process>,
     /// Added to the true time on the wall.
     pub(crate) skew_ms: i64,
+    /// Both clocks run so much too fast (or slow), in millionths.
+    pub(crate) drift_ppm: i64,
+    /// The wall clock stands still: (until when, what it shows).
+    pub(crate) frozen: Option<(u64, u64)>,
     pub(crate) paused_until_us: u64,
     /// A slow node takes so much longer for everything.
     pub(crate) slow_factor: u64,
     pub(crate) sync_us: (u64, u64),
+    /// Syncs end no sooner than this.
+    pub(crate) disk_stalls_until_us: u64,
+    /// Writes fail for want of space until then.
+    pub(crate) disk_full_until_us: u64,
+    /// The next sync fails.
+    pub(crate) next_write_fails: bool,
+    /// Nothing can be read until then.
+    pub(crate) reads_fail_until_us: u64,
+    /// In the second half of a run: it stays broken until the core has shown that it goes on.
+    pub(crate) is_left_out: bool,
     /// Modules that it can get hold of.
     pub(crate) modules: BTreeSet<ModuleHash>,
     /// The process is not started again before this time.
     pub(crate) sleeps_until_us: u64,
     /// Groups of steps that were synced so far, over all lives.
-    pub(crate) groups: u64,
+    pub(crate) groups: Vec<Group>,
+    /// An older guard, and when it was kept: for a bug to plant.
+    #[cfg(feature = "planted")]
+    pub(crate) backup: Option<(u64, moult_core::guard::GuardState)>,
+    /// What it does to its messages, if it is Byzantine.
+    pub(crate) vices: Vices,
 }
 
 /// A running process.
@@ -71,6 +92,10 @@ pub(crate) struct Writer {
     pub(crate) steps: VecDeque<(Vec<Effect>, bool)>,
     /// The sync that is under way: (steps covered, mark on the disk).
     pub(crate) syncing: Option<(usize, (usize, usize))>,
+    /// What is under way.
+    pub(crate) group: Group,
+    /// See [`Group::is_change`], of what waits.
+    pub(crate) is_change: bool,
 }
 
 /// Applies final blocks.
@@ -91,8 +116,24 @@ impl Node {
     /// What the node's clocks show.
     pub(crate) fn clock(&self, now_us: u64) -> Now {
         let started_us = self.process.as_ref().map_or(now_us, |process| process.started_us);
-        let wall_ms = (WALL_START_MS + now_us / 1000).saturating_add_signed(self.skew_ms);
-        Now { mono_ms: now_us.saturating_sub(started_us) / 1000, wall_ms }
+        let wall_ms = (WALL_START_MS + self.drifted(now_us) / 1000).saturating_add_signed(self.skew_ms);
+        let frozen = self.frozen.filter(|(until_us, _)| *until_us > now_us).map(|(_, shows_ms)| shows_ms);
+        let mono_ms = self.drifted(now_us.saturating_sub(started_us)) / 1000;
+        Now { mono_ms, wall_ms: frozen.unwrap_or(wall_ms) }
+    }
+
+    /// What its clock makes of a span of true time.
+    fn drifted(&self, span_us: u64) -> u64 {
+        span_us.saturating_add_signed((span_us as i64 / 1000) * self.drift_ppm / 1000)
+    }
+
+    /// After how much true time its clock has moved by this span, or a little more.
+    pub(crate) fn true_span_us(&self, span_us: u64) -> u64 {
+        if self.drift_ppm == 0 {
+            return span_us;
+        }
+        let rate = 1_000_000_i64 + self.drift_ppm;
+        (u128::from(span_us) * 1_000_000 / rate as u128) as u64 + 1_000
     }
 
     pub(crate) fn is_running(&self) -> bool {

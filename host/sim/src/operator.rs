@@ -4,10 +4,10 @@ use moult_core::governance::{ProposalRecord, ProposalState};
 use moult_core::io::Input;
 use moult_types::governance::Decision;
 use moult_types::{
-    Activation, CommitIndex, EpochChangeProposal, FaultModel, Manifest, Member, ModulePin, World as Role,
+    Activation, CommitIndex, Committee, EpochChangeProposal, FaultModel, Manifest, Member, ModuleHash,
+    ModulePin, World as Role,
 };
 
-use crate::modules::module_hash;
 use crate::queue::Event;
 use crate::setup::{engine_config, limits, member};
 use crate::world::World;
@@ -18,11 +18,11 @@ impl World {
             return;
         }
         let mean_us = self.plan.between_changes_ms * 1000;
-        let next_us = self.now_us + self.rng.below(2 * mean_us) + 1;
+        let next_us = self.now_us + self.operator.below(2 * mean_us) + 1;
         self.queue.push(next_us, Event::Change);
-        let Some(kind) = self.rng.pick(&self.plan.change_kinds) else { return };
+        let Some(kind) = self.operator.pick(&self.plan.change_kinds) else { return };
         let members = self.proposers();
-        let Some(node) = self.rng.pick(&members) else { return };
+        let Some(node) = self.operator.pick(&members) else { return };
         match kind {
             "rivals" => {
                 let rival = members.iter().copied().find(|rival| *rival != node);
@@ -35,7 +35,7 @@ impl World {
             "back-to-back" => {
                 self.propose(node, "engine");
                 for _ in 0..3 {
-                    let at_us = self.now_us + self.rng.range(200_000, 1_500_000);
+                    let at_us = self.now_us + self.operator.range(200_000, 1_500_000);
                     self.queue.push(at_us, Event::Afterthought { node, kind: "back-to-back" });
                 }
                 self.report.change("back-to-back");
@@ -64,28 +64,28 @@ impl World {
         let index = process.replica.ledger().index;
         let Some(mut proposal) = self.draft(node, &present, index, kind) else { return };
         match kind {
-            "expired" => proposal.deadline = CommitIndex(index.0 + self.rng.range(1, 3)),
+            "expired" => proposal.deadline = CommitIndex(index.0 + self.operator.range(1, 3)),
             "not-before" => {
                 let now_ms = self.nodes[node].clock(self.now_us).wall_ms;
-                proposal.activation = Activation::NotBefore(now_ms + self.rng.range(200, 3_000));
+                proposal.activation = Activation::NotBefore(now_ms + self.operator.range(200, 3_000));
             }
             "rejected" => {
-                let pin = ModulePin { hash: module_hash("nowhere"), config: Vec::new() };
+                let pin = ModulePin { hash: ModuleHash::of(b"nowhere"), config: Vec::new() };
                 proposal.modules.insert(Role::Engine, pin);
             }
             "unavailable" => {
                 // Some nodes get it late: approved perhaps, ready perhaps.
                 let hash = proposal.modules[&Role::Engine].hash;
                 for other in 0..self.nodes.len() {
-                    if self.rng.chance(300) && self.nodes[other].modules.remove(&hash) {
-                        let at_us = self.now_us + self.rng.range(200_000, 3_000_000);
+                    if self.operator.chance(300) && self.nodes[other].modules.remove(&hash) {
+                        let at_us = self.now_us + self.operator.range(200_000, 3_000_000);
                         self.queue.push(at_us, Event::ModuleArrives { node: other });
                     }
                 }
             }
             "withdrawn" | "vetoed" => {
                 for other in self.running() {
-                    let at_us = self.now_us + self.rng.range(1_000, 800_000);
+                    let at_us = self.now_us + self.operator.range(1_000, 800_000);
                     if kind == "vetoed" || other == node {
                         self.queue.push(at_us, Event::Afterthought { node: other, kind });
                     }
@@ -108,24 +108,29 @@ impl World {
         self.proposals += 1;
         let mut modules = present.modules.clone();
         let mut members = present.members.clone();
-        let engine = modules.get_mut(&Role::Engine)?;
-        engine.config = engine_config(&mut self.rng, &self.plan);
+        let all_honest = !self.nodes.iter().any(|node| node.byzantine);
+        let pin = modules.get_mut(&Role::Engine)?;
+        if matches!(kind, "engine" | "back-to-back" | "unavailable") {
+            let others = self.modules.engines().iter().filter(|engine| engine.hash != pin.hash);
+            let others: Vec<_> =
+                others.filter(|engine| all_honest || engine.bears_lies()).map(|engine| engine.hash).collect();
+            pin.hash = self.operator.pick(&others).unwrap_or(pin.hash);
+        }
+        let engine = self.modules.engine_of(pin.hash)?.clone();
+        pin.config = engine_config(&mut self.operator, &self.plan, &engine);
         match kind {
-            "engine" | "back-to-back" | "unavailable" => {
-                let reverse = engine.hash == module_hash("pbft");
-                engine.hash = module_hash(if reverse { "pbft-reverse" } else { "pbft" });
-            }
+            "engine" | "back-to-back" | "unavailable" => {}
             "application" => {
                 let application = modules.get_mut(&Role::Application)?;
-                let second = application.hash == module_hash("kv");
-                application.hash = module_hash(if second { "kv2" } else { "kv" });
+                let [first, second] = self.modules.application_hashes();
+                application.hash = if application.hash == first { second } else { first };
             }
             "join" => members.extend(self.outsiders(&members).into_iter().take(1)),
             "leave" => {
                 if members.len() <= 4 {
                     return None;
                 }
-                let place = self.rng.below(members.len() as u64) as usize;
+                let place = self.operator.below(members.len() as u64) as usize;
                 members.remove(place);
             }
             "disjoint" => {
@@ -138,14 +143,16 @@ impl World {
             "stake" => {
                 for member in &mut members {
                     let byzantine = self.nodes.iter().any(|n| n.public == member.key && n.byzantine);
-                    member.stake = if byzantine { 1 } else { self.rng.range(1, 4) };
+                    member.stake = if byzantine { 1 } else { self.operator.range(1, 4) };
                 }
             }
-            _ => self.rng.shuffle(&mut members),
+            _ => self.operator.shuffle(&mut members),
         }
-        let all_honest = !self.nodes.iter().any(|node| node.byzantine);
-        let fault_model =
-            if all_honest && self.rng.chance(300) { FaultModel::Crash } else { FaultModel::Byzantine };
+        let crash_only = !engine.bears_lies() || all_honest && self.operator.chance(300);
+        let fault_model = if crash_only { FaultModel::Crash } else { FaultModel::Byzantine };
+        if !self.bears_its_liars(&members, fault_model) {
+            return None;
+        }
         let clock = self.nodes[node].clock(self.now_us);
         Some(EpochChangeProposal {
             new_epoch: present.number.next(),
@@ -154,11 +161,19 @@ impl World {
             proposal_commit_index: index,
             modules,
             fault_model,
-            limits: limits(&mut self.rng, &self.plan),
+            limits: limits(&mut self.operator, &self.plan),
             activation: Activation::AsSoonAsReady,
-            deadline: CommitIndex(index.0 + self.rng.range(20, 400)),
+            deadline: CommitIndex(index.0 + self.operator.range(20, 400)),
             proposer: self.nodes[node].authority,
         })
+    }
+
+    /// Whether a committee has a quorum without the liars among its members.
+    fn bears_its_liars(&self, members: &[Member], fault_model: FaultModel) -> bool {
+        let Ok(committee) = Committee::new(members.to_vec(), fault_model) else { return false };
+        let is_liar = |key| self.nodes.iter().any(|node| node.public == key && node.byzantine);
+        let honest = committee.indices().filter(|i| committee.member(*i).is_some_and(|m| !is_liar(m.key)));
+        committee.is_quorum(&honest.collect())
     }
 
     /// Nodes whose authority and key are not in a committee, as members.
@@ -170,7 +185,7 @@ impl World {
                 found.push(member(&it.keys, it.authority, 1, place));
             }
         }
-        self.rng.shuffle(&mut found);
+        self.operator.shuffle(&mut found);
         found
     }
 
@@ -191,7 +206,7 @@ impl World {
     pub(crate) fn afterthought(&mut self, node: usize, kind: &'static str) {
         if kind == "back-to-back" {
             let members = self.proposers();
-            if let (false, Some(node)) = (self.is_calm, self.rng.pick(&members)) {
+            if let (false, Some(node)) = (self.is_calm, self.operator.pick(&members)) {
                 self.propose(node, "engine");
             }
             return;

@@ -1,11 +1,15 @@
 //! What a run is made of. Every number is a bound from which the seed draws.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use moult_core::ports::EngineInstance;
 
-use crate::report::CHANGE_KINDS;
+use crate::modules::Modules;
+#[cfg(feature = "planted")]
+use crate::planted::Planted;
+use crate::report::{CHANGE_KINDS, FAULT_KINDS};
 
 /// Sizes and kinds of one run.
 #[derive(Clone, Debug)]
@@ -30,6 +34,12 @@ pub struct Plan {
     pub change_kinds: Vec<&'static str>,
     /// Whether links delay, lose, repeat and reorder beyond the ordinary.
     pub bad_links: bool,
+    /// Kinds of faults that do not happen; each other one is left out by a third of the seeds.
+    pub without: BTreeSet<&'static str>,
+    /// Of the faults that come one by one, those after so many do not happen.
+    pub faults_max: Option<u64>,
+    /// Whether signatures are ed25519; `None`: in one seed of ten, else a keyed hash.
+    pub real_signatures: Option<bool>,
     /// In how many of 1,000 runs an authority (within what is tolerated) is Byzantine.
     pub byzantine_per_mille: u64,
     /// A node whose engine is another one, for hostile engines in an unmodified host.
@@ -69,6 +79,9 @@ pub struct CrashPoint {
     pub group: u64,
     /// Where within it.
     pub phase: Phase,
+    /// How many writes to the store and updates of the guard are on disk, for what is torn;
+    /// `None`: chance decides.
+    pub kept: Option<(usize, usize)>,
 }
 
 /// Where in the writing of a group of steps a node crashes.
@@ -91,35 +104,41 @@ impl Phase {
     pub const ALL: [Self; 5] = [Self::Before, Self::Torn, Self::StoreSynced, Self::Synced, Self::Released];
 }
 
-/// Bugs that the checkers must catch.
-#[cfg(feature = "planted")]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Planted {
-    /// Certificates of the host one unit of stake short of a quorum.
-    CertificateQuorumMinusOne,
-    /// Certificates of the engine one unit of stake short of a quorum.
-    EngineQuorumMinusOne,
-    /// A node goes on past the barrier.
-    PastBarrier,
-    /// The guard's updates are not synced before signatures leave.
-    UnsyncedGuard,
-    /// A vote on a proposal counts each time it is seen.
-    VoteCountedTwice,
-    /// Blocks of a certified epoch are executed before they have a certificate.
-    WithoutCertificates,
-}
+/// What can be left out of a run as a whole, beside single kinds of faults and changes.
+pub const WHOLE_GROUPS: [&str; 4] = ["byzantine", "bad-links", "changes", "faults"];
 
 impl Plan {
+    /// Leaves out a kind of fault or change, or a whole group of them; whether there was such a
+    /// thing to leave out.
+    pub fn leave_out(&mut self, name: &str) -> bool {
+        match name {
+            "byzantine" => std::mem::take(&mut self.byzantine_per_mille) > 0,
+            "bad-links" => std::mem::take(&mut self.bad_links),
+            "changes" => std::mem::take(&mut self.between_changes_ms) > 0,
+            "faults" => std::mem::take(&mut self.between_faults_ms) > 0,
+            name => {
+                if let Some(kind) = FAULT_KINDS.into_iter().find(|kind| *kind == name) {
+                    return self.without.insert(kind);
+                }
+                let before = self.change_kinds.len();
+                self.change_kinds.retain(|kind| *kind != name);
+                self.change_kinds.len() < before
+            }
+        }
+    }
+
     /// Whether epochs may graduate: not on the word of an engine that is wrong on purpose.
     pub(crate) fn trusts_engines(&self) -> bool {
-        #[cfg(feature = "planted")]
-        if self.planted == Some(Planted::EngineQuorumMinusOne) {
-            return false;
-        }
         self.hostile.is_none()
     }
 
-    /// A run of a fraction of a second: for every commit.
+    /// Whether some nodes may be Byzantine.
+    pub(crate) fn has_lies(&self, modules: &Modules) -> bool {
+        let bears = modules.engines().first().is_some_and(|engine| engine.bears_lies());
+        self.byzantine_per_mille > 0 && bears
+    }
+
+    /// A run of a fraction of a second: for every change.
     pub fn short() -> Self {
         Self {
             faults_ms: 8_000,
@@ -132,7 +151,10 @@ impl Plan {
             between_changes_ms: 2_000,
             change_kinds: CHANGE_KINDS.to_vec(),
             bad_links: true,
-            byzantine_per_mille: 250,
+            without: BTreeSet::new(),
+            faults_max: None,
+            real_signatures: None,
+            byzantine_per_mille: 300,
             hostile: None,
             crash_point: None,
             #[cfg(feature = "planted")]

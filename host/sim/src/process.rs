@@ -2,38 +2,59 @@
 //! durable is synced before anything of it is released, and steps are released in order.
 
 use moult_core::Replica;
-use moult_core::io::{Effect, Input, Persist, Step};
+use moult_core::io::{Effect, GuardUpdate, Input, Persist, Step};
 use moult_core::replica::Settings;
-use moult_types::GlobalIndex;
+use moult_types::{GlobalIndex, SlotKind};
 
-use crate::disk::{Kept, StoreOp};
+use crate::disk::{Kept, LoadError, StoreOp};
 use crate::node::{Executor, Process, Writer};
 use crate::plan::Phase;
+use crate::planted::Bug;
 use crate::queue::Event;
-use crate::report::Violation;
+use crate::report::{Group, Violation};
 use crate::world::World;
 
 /// How often the replica may be woken at one instant without answering anything.
 const IDLE_WAKES_MAX: u32 = 3;
+/// How often an operator looks after a node that gets its chain back.
+const LOOK_AFTER_US: u64 = 500_000;
 
 impl World {
-    /// Starts a node's process from its disk.
+    /// Starts a node's process from its disk, if it can be read.
     pub(crate) fn start(&mut self, node: usize) -> Result<(), Violation> {
         if self.nodes[node].is_running() {
             return Ok(());
         }
         let now_us = self.now_us;
         let (settings, chain) = (self.settings_of(node), self.chain);
+        if self.nodes[node].reads_fail_until_us > now_us {
+            self.refuse_to_start(node, "its store cannot be read");
+            return Ok(());
+        }
+        #[cfg(feature = "planted")]
+        self.spoil(node);
         let it = &mut self.nodes[node];
+        let mut recovery = match it.disk.load(&self.genesis, chain) {
+            Ok(recovery) => recovery,
+            Err(LoadError::Damaged(record)) => {
+                self.refuse_to_start(node, &format!("{record:?} in its store is damaged"));
+                let at_us = now_us + self.rng.range(300_000, 1_500_000);
+                self.queue.push(at_us, Event::Repair { node });
+                return Ok(());
+            }
+            Err(LoadError::Lost(what)) => {
+                return Err(Violation::new("recovery", format!("node {node}: {what}")));
+            }
+        };
+        if self.plan.has_bug(Bug::ReplacedStoreSigns) {
+            recovery.signing_stopped = None;
+        }
         it.life += 1;
-        let recovery = it
-            .disk
-            .load(&self.genesis, chain)
-            .map_err(|e| Violation::new("recovery", format!("node {node}: {e}")))?;
         let replay_to = recovery.ledger.as_ref().map_or(GlobalIndex(0), |ledger| ledger.global);
         self.checks.started(node, it, &recovery)?;
+        let is_repairing = it.disk.is_replaced();
         let clock = it.clock(now_us);
-        let signer = std::sync::Arc::new(it.keys.clone());
+        let signer = self.scheme.signer(&it.keys);
         let (mut replica, step) =
             Replica::new(recovery, settings, signer, moult_core::Now { mono_ms: 0, ..clock })
                 .map_err(|e| Violation::new("recovery", format!("node {node}: {e}")))?;
@@ -54,9 +75,39 @@ impl World {
             wanted_engine: None,
         });
         self.log(node, || "starts".into());
+        if is_repairing {
+            self.queue.push(now_us + LOOK_AFTER_US, Event::Repair { node });
+        }
         self.take_step(node, step)?;
         self.plan_wake(node);
         Ok(())
+    }
+
+    /// The process says what is wrong and ends; its supervisor tries again.
+    fn refuse_to_start(&mut self, node: usize, why: &str) {
+        self.report.fault("refused-to-start");
+        self.log(node, || format!("does not start: {why}"));
+        let at_us = self.now_us + self.rng.range(100_000, 500_000);
+        self.queue.push(at_us, Event::Restart { node });
+    }
+
+    /// An operator looks after a node: a damaged store is replaced, and a node that got its
+    /// chain back from peers is started again, so that it signs.
+    pub(crate) fn repair(&mut self, node: usize) {
+        let it = &mut self.nodes[node];
+        if it.process.is_none() && it.disk.is_damaged() {
+            it.disk.replace_store();
+            self.report.fault("store-replaced");
+            self.log(node, || "its store is replaced by an empty one".into());
+        } else if it.process.is_some() && it.disk.is_replaced() {
+            if it.disk.is_repaired() {
+                self.log(node, || "has its chain again and is started anew".into());
+                self.crash_later(node, self.now_us, Kept::Everything);
+                self.queue.push(self.now_us + 1_000, Event::Restart { node });
+            } else {
+                self.queue.push(self.now_us + LOOK_AFTER_US, Event::Repair { node });
+            }
+        }
     }
 
     fn settings_of(&self, node: usize) -> Settings {
@@ -80,11 +131,16 @@ impl World {
         it.paused_until_us = 0;
         let lost = it.disk.crash(kept, &mut self.rng);
         self.report.fault("crash");
-        if lost > 0 {
+        if lost.writes > 0 {
             self.report.fault("unsynced-lost");
         }
+        if lost.is_torn {
+            self.report.fault("torn-write");
+        }
         self.checks.crashed(node);
-        self.log(node, || format!("crashes, {kept:?} of what is not synced is kept, {lost} writes are lost"));
+        self.clients.crashed(node);
+        let writes = lost.writes;
+        self.log(node, || format!("ends, {kept:?} of what is not synced is kept, {writes} writes are lost"));
         self.refresh_links();
     }
 
@@ -150,11 +206,14 @@ impl World {
     fn plan_wake(&mut self, node: usize) {
         let it = &mut self.nodes[node];
         let (life, now_us) = (it.life, self.now_us);
-        let Some(process) = it.process.as_mut() else { return };
-        let at_us = process.started_us + process.replica.next_wake_ms().saturating_mul(1000);
-        let at_us = at_us.max(now_us + 1);
-        if at_us < process.wake_at_us {
-            process.wake_at_us = at_us;
+        let Some(process) = it.process.as_ref() else { return };
+        let span_us = process.replica.next_wake_ms().saturating_mul(1000);
+        let (started_us, wake_at_us) = (process.started_us, process.wake_at_us);
+        let at_us = (started_us + it.true_span_us(span_us)).max(now_us + 1);
+        if at_us < wake_at_us {
+            if let Some(process) = it.process.as_mut() {
+                process.wake_at_us = at_us;
+            }
             self.queue.push(at_us, Event::Wake { node, life });
         }
     }
@@ -172,11 +231,37 @@ impl World {
         }
         let needs_sync = durable.iter().any(|persist| !persist.is_lazy());
         for persist in durable {
+            self.note_write(node, &persist);
+            if let Persist::Epoch { start, .. } = &persist
+                && self.plan.has_bug(Bug::EpochInTwoRecords)
+            {
+                self.write(node, StoreOp::EpochAlone(start.clone()))?;
+            }
             self.write(node, StoreOp::Persist(Box::new(persist)))?;
+        }
+        if self.plan.has_bug(Bug::ReleasedBeforeSync) {
+            self.release(node, release)?;
+            let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
+            process.writer.steps.push_back((Vec::new(), needs_sync));
+            return self.release_what_may_be(node);
         }
         let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
         process.writer.steps.push_back((release, needs_sync));
         self.release_what_may_be(node)
+    }
+
+    /// Whether the group that is to be synced next changes what the node stands for.
+    fn note_write(&mut self, node: usize, persist: &Persist) {
+        let is_change = match persist {
+            Persist::Epoch { .. } | Persist::Guard(GuardUpdate::Epoch { .. }) => true,
+            Persist::Guard(GuardUpdate::Signed { slot, .. }) => {
+                matches!(slot.kind, SlotKind::VOTE | SlotKind::READY | SlotKind::PROPOSE)
+            }
+            _ => false,
+        };
+        if let Some(process) = self.nodes[node].process.as_mut() {
+            process.writer.is_change |= is_change;
+        }
     }
 
     pub(crate) fn write(&mut self, node: usize, op: StoreOp) -> Result<(), Violation> {
@@ -208,21 +293,47 @@ impl World {
         let it = &mut self.nodes[node];
         let (life, mark) = (it.life, it.disk.mark());
         let sync_us = self.rng.range(it.sync_us.0, it.sync_us.1) * it.slow_factor;
+        let at_us = (self.now_us + sync_us).max(it.disk_stalls_until_us);
         let Some(process) = it.process.as_mut() else { return Ok(()) };
         process.writer.syncing = Some((process.writer.steps.len(), mark));
-        self.queue.push(self.now_us + sync_us, Event::StoreSynced { node, life });
+        let is_change = std::mem::take(&mut process.writer.is_change);
+        process.writer.group = Group { store: mark.0, guard: mark.1, is_change };
+        self.queue.push(at_us, Event::StoreSynced { node, life });
         Ok(())
     }
 
+    /// A write or a sync fails: the process says so and ends, and retries nothing.
+    fn fails_to_write(&mut self, node: usize) -> bool {
+        let it = &mut self.nodes[node];
+        let is_full = it.disk_full_until_us > self.now_us;
+        if !is_full && !it.next_write_fails {
+            return false;
+        }
+        it.next_write_fails = false;
+        self.report.fault(if is_full { "full-disk" } else { "write-error" });
+        if self.plan.has_bug(Bug::WriteErrorIgnored) {
+            // What was to be written is gone, and nobody notices.
+            self.nodes[node].disk.forget_unsynced();
+            return false;
+        }
+        self.log(node, || "stops: a write did not reach the disk".into());
+        self.crash(node, Kept::Prefix);
+        let back_us = self.now_us + self.rng.range(50_000, 500_000);
+        self.queue.push(back_us, Event::Restart { node });
+        true
+    }
+
     pub(crate) fn store_synced(&mut self, node: usize) -> Result<(), Violation> {
-        if self.crash_is_due(node, Phase::Torn, true) {
+        if self.fails_to_write(node) || self.crash_is_due(node, Phase::Torn, true) {
             return Ok(());
         }
         let it = &mut self.nodes[node];
         let Some((_, mark)) = it.process.as_ref().and_then(|process| process.writer.syncing) else {
             return Ok(());
         };
-        it.disk.sync_store(mark).map_err(|e| Violation::new("store", format!("node {node}: {e}")))?;
+        if !self.plan.has_bug(Bug::StoreUnsynced) {
+            it.disk.sync_store(mark).map_err(|e| Violation::new("store", format!("node {node}: {e}")))?;
+        }
         if self.crash_is_due(node, Phase::StoreSynced, true) {
             return Ok(());
         }
@@ -235,11 +346,7 @@ impl World {
 
     pub(crate) fn guard_synced(&mut self, node: usize) -> Result<(), Violation> {
         let it = &mut self.nodes[node];
-        #[cfg(feature = "planted")]
-        let skipped = crate::planted::skips_guard(self.plan.planted);
-        #[cfg(not(feature = "planted"))]
-        let skipped = false;
-        if !skipped {
+        if !self.plan.has_bug(Bug::GuardUnsynced) {
             it.disk.sync_guard();
         }
         let Some((steps, _)) = it.process.as_mut().and_then(|process| process.writer.syncing.take()) else {
@@ -256,7 +363,8 @@ impl World {
         if self.crash_is_due(node, Phase::Released, true) {
             return Ok(());
         }
-        self.nodes[node].groups += 1;
+        let it = &mut self.nodes[node];
+        it.groups.extend(it.process.as_ref().map(|process| process.writer.group));
         self.release_what_may_be(node)
     }
 
@@ -273,7 +381,7 @@ impl World {
             let here = point.node.unwrap_or(0) == node;
             here && is_synced
                 && point.phase == phase
-                && point.group == self.nodes[node].groups
+                && point.group == self.nodes[node].groups.len() as u64
                 && !self.crash_point_hit
         });
         let by_chance = is_synced && self.crash_in_sync == Some((node, phase));
@@ -282,7 +390,12 @@ impl World {
         }
         self.crash_in_sync = None;
         self.report.fault("crash-in-sync");
-        let kept = if phase == Phase::Before { Kept::Nothing } else { Kept::Prefix };
+        let exactly = self.plan.crash_point.and_then(|point| point.kept).filter(|_| planned);
+        let kept = match exactly {
+            Some((store, guard)) => Kept::Exactly(store, guard),
+            None if phase == Phase::Before => Kept::Nothing,
+            None => Kept::Prefix,
+        };
         let all = planned && self.plan.crash_point.is_some_and(|point| point.node.is_none());
         let nodes = if all { 0..self.nodes.len() } else { node..node + 1 };
         self.crash_point_hit |= planned;

@@ -1,6 +1,6 @@
 //! What will happen, by virtual time and then by the order in which it was decided.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use moult_core::Input;
@@ -42,6 +42,12 @@ pub(crate) enum Event {
     Resume { node: usize },
     /// Links are repaired.
     RepairLinks,
+    /// Nodes are cut off from the others once more.
+    Cut { side: BTreeSet<usize> },
+    /// A Byzantine node does something of its own accord.
+    Mischief,
+    /// An operator looks after a node that refuses to start, or signs nothing.
+    Repair { node: usize },
     /// A slow node is fast again.
     SpeedUp { node: usize },
     /// Somebody proposes an epoch change.

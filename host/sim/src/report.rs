@@ -3,32 +3,75 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Every kind of fault that can be injected; a run of many seeds must have used each.
-pub const FAULT_KINDS: [&str; 24] = [
+use moult_types::ModuleHash;
+
+use crate::modules::Modules;
+use crate::plan::Plan;
+
+/// Every kind of fault that can be injected; a run of many seeds must have used each. The first
+/// of them are drawn one by one over the run, see `nemesis`.
+pub const FAULT_KINDS: [&str; 49] = [
     "crash",
     "crash-all",
     "crash-in-sync",
-    "unsynced-lost",
-    "restart",
     "long-sleep",
     "pause",
+    "slow-node",
     "partition",
     "partition-one-way",
+    "partition-ring",
+    "partition-bridge",
+    "flapping",
     "link-down",
+    "slow-link",
+    "bandwidth",
+    "slow-disk",
+    "stalled-disk",
+    "write-error",
+    "full-disk",
+    "read-error",
+    "bit-rot",
+    "clock-jump",
+    "clock-stall",
+    "clock-drift",
+    "module-missing",
+    "clock-skew",
+    "engine-trap",
     "message-lost",
     "message-repeated",
     "message-reordered",
     "message-late",
-    "slow-node",
-    "slow-disk",
-    "clock-skew",
-    "clock-jump",
-    "engine-trap",
-    "module-missing",
+    "unsynced-lost",
+    "torn-write",
+    "restart",
+    "refused-to-start",
+    "store-replaced",
     "twin",
     "forged-message",
+    "equivocation",
+    "withholding",
+    "wrong-digest",
+    "replay",
+    "false-certificate",
+    "flooding",
+    "left-down",
+    "left-paused",
+    "left-cut-off",
+    "left-deaf-or-mute",
     "client-retry",
     "submit-while-down",
+];
+
+/// Which of them Byzantine nodes commit: none of them where a chain's engine bears no lies.
+pub(crate) const BYZANTINE_KINDS: [&str; 8] = [
+    "twin",
+    "forged-message",
+    "equivocation",
+    "withholding",
+    "wrong-digest",
+    "replay",
+    "false-certificate",
+    "flooding",
 ];
 
 /// Every kind of epoch change that is tried; likewise.
@@ -61,27 +104,37 @@ pub struct Violation {
     pub at_us: u64,
     /// In which run.
     pub seed: u64,
+    /// Hash of everything that happened until then: equal for equal seeds.
+    pub trace: u64,
+    /// The modules that there were.
+    pub modules: Vec<(String, ModuleHash)>,
 }
 
 impl Violation {
     pub(crate) fn new(property: &'static str, detail: impl Into<String>) -> Self {
-        Self { property, detail: detail.into(), at_us: 0, seed: 0 }
+        Self { property, detail: detail.into(), at_us: 0, seed: 0, trace: 0, modules: Vec::new() }
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { property, detail, at_us, seed } = self;
-        let ms = at_us / 1000;
-        write!(
-            f,
-            "seed {seed} breaks `{property}` at {ms} ms: {detail}\n\
-             rerun: cargo run --release -p moult-sim -- --first {seed} --seeds 1 --trace"
-        )
+        let Self { property, detail, at_us, seed, .. } = self;
+        write!(f, "seed {seed} breaks `{property}` at {} ms: {detail}", at_us / 1000)
     }
 }
 
 impl std::error::Error for Violation {}
+
+/// Steps that a node synced together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Group {
+    /// Writes to the store.
+    pub store: usize,
+    /// Updates of the guard.
+    pub guard: usize,
+    /// Whether it switches the epoch, or votes on a change, or says that one may come.
+    pub is_change: bool,
+}
 
 /// What happened in a run that broke no promise.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -104,8 +157,8 @@ pub struct Report {
     pub reads: u64,
     /// Virtual time of the whole run, in milliseconds.
     pub virtual_ms: u64,
-    /// Groups of steps that each node synced.
-    pub groups: Vec<u64>,
+    /// What each node synced, group by group: for crashing within each.
+    pub groups: Vec<Vec<Group>>,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// Proposals of epoch changes by kind.
@@ -135,10 +188,22 @@ impl Report {
         }
     }
 
-    /// Kinds of faults and changes that did not happen.
-    pub fn unused(&self) -> Vec<&'static str> {
-        let faults = FAULT_KINDS.iter().filter(|kind| !self.faults.contains_key(*kind));
-        let changes = CHANGE_KINDS.iter().filter(|kind| !self.changes.contains_key(*kind));
+    /// Kinds of faults and changes that could have happened and did not. Where faults as a whole,
+    /// or all after some, are left out, nothing is said of them.
+    pub fn unused(&self, plan: &Plan, modules: &Modules) -> Vec<&'static str> {
+        let lies = plan.has_lies(modules);
+        let all_faults = plan.between_faults_ms > 0 && plan.bad_links && plan.faults_max.is_none();
+        let faults = FAULT_KINDS
+            .iter()
+            .filter(|_| all_faults)
+            .filter(|kind| lies || !BYZANTINE_KINDS.contains(kind))
+            .filter(|kind| !plan.without.contains(*kind))
+            .filter(|kind| !self.faults.contains_key(*kind));
+        let changes = plan
+            .change_kinds
+            .iter()
+            .filter(|_| plan.between_changes_ms > 0)
+            .filter(|kind| !self.changes.contains_key(*kind));
         faults.chain(changes).copied().collect()
     }
 

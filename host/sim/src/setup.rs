@@ -9,16 +9,18 @@ use moult_types::{
     ModulePin, World as Role,
 };
 
+use crate::byzantine::Vices;
 use crate::check::Checks;
 use crate::clients::Clients;
 use crate::disk::Disk;
-use crate::modules::{EngineFactory, module_hash};
-use crate::network::Network;
+use crate::modules::{EngineModule, Modules};
+use crate::network::{Network, Noise};
 use crate::node::{Node, WALL_START_MS};
 use crate::plan::Plan;
 use crate::queue::Queue;
-use crate::report::Report;
+use crate::report::{FAULT_KINDS, Report};
 use crate::rng::Rng;
+use crate::signing::Scheme;
 use crate::trace::Trace;
 use crate::world::{Tuning, World};
 
@@ -29,28 +31,44 @@ struct Identity {
     byzantine: bool,
 }
 
-/// Every module there is.
-pub(crate) fn all_modules() -> BTreeSet<ModuleHash> {
-    ["pbft", "pbft-reverse", "kv", "kv2", "approve-valid"].map(module_hash).into()
-}
+/// Leaves a fault kind out of a run: each for itself, so that runs differ in character.
+const LEFT_OUT_PER_MILLE: u64 = 330;
 
 impl World {
-    pub(crate) fn new(seed: u64, plan: Plan, engines: EngineFactory, trace: bool) -> Self {
+    pub(crate) fn new(seed: u64, plan: Plan, modules: Modules, trace: bool) -> Self {
         let mut rng = Rng::new(seed);
+        let mut nemesis = Rng::new(seed ^ 0x6e65_6d65_7369_7321);
+        let drawn_out: Vec<_> =
+            FAULT_KINDS.into_iter().filter(|_| nemesis.chance(LEFT_OUT_PER_MILLE)).collect();
+        let off: BTreeSet<_> = plan.without.iter().copied().chain(drawn_out).collect();
         let mut report = Report::default();
         let members = rng.range(4, plan.members_max.max(4)) as usize;
         let others = rng.range(0, plan.others_max) as usize;
-        let identities = identities(&mut rng, &plan, members, others, &mut report);
-        let genesis = genesis(&mut rng, &plan, &identities[..members]);
+        let identities = identities(&mut rng, &plan, &modules, (members, others), &off, &mut report);
+        let genesis = genesis(&mut rng, &plan, &modules, &identities[..members]);
         let chain = genesis.chain();
         let identity = genesis.manifest.identity();
+        let keys: Vec<KeyPair> = identities.iter().map(|drawn| drawn.keys.clone()).collect();
+        let is_real = plan.real_signatures.unwrap_or(seed.is_multiple_of(10));
+        let scheme = Scheme::new(is_real, &keys);
+        #[cfg(feature = "planted")]
+        let scheme = if plan.has_bug(crate::Bug::SignaturesUnchecked) {
+            Scheme::that_checks_nothing()
+        } else {
+            scheme
+        };
         let mut nodes: Vec<Node> = Vec::new();
         for drawn in identities {
             let public = drawn.keys.public_key();
-            let skewed = plan.bad_links && rng.chance(200);
+            let skewed = plan.bad_links && rng.chance(200) && !off.contains("clock-skew");
             if skewed {
                 report.fault("clock-skew");
             }
+            let vices = if drawn.byzantine {
+                Vices::draw(&mut rng, keys.len(), |kind| !off.contains(kind))
+            } else {
+                Vices::default()
+            };
             nodes.push(Node {
                 disk: Disk::new(GuardState::new(chain, public, identity)),
                 public,
@@ -64,53 +82,82 @@ impl World {
                 } else {
                     rng.range(0, 20) as i64
                 },
+                drift_ppm: 0,
+                frozen: None,
                 paused_until_us: 0,
                 slow_factor: 1,
                 sync_us: (100, 100 + rng.below(4_000)),
-                modules: all_modules(),
+                disk_stalls_until_us: 0,
+                disk_full_until_us: 0,
+                next_write_fails: false,
+                reads_fail_until_us: 0,
+                is_left_out: false,
+                modules: modules.hashes().collect(),
                 sleeps_until_us: 0,
-                groups: 0,
+                groups: Vec::new(),
+                #[cfg(feature = "planted")]
+                backup: None,
+                vices,
             });
         }
         let clients = Clients::new(&mut rng, &nodes, members, plan.clients_max);
+        let noise = Noise {
+            lost: !off.contains("message-lost"),
+            repeated: !off.contains("message-repeated"),
+            late: !off.contains("message-late"),
+        };
         Self {
             seed,
             now_us: 0,
             queue: Queue::default(),
-            checks: Checks::new(&genesis, &nodes),
-            network: Network::new(&mut rng, plan.bad_links),
+            checks: Checks::new(&genesis, &nodes, scheme.clone()),
+            network: Network::new(&mut rng, plan.bad_links, &noise),
             tuning: Tuning {
                 batch_delay_ms: rng.range(1, 20),
                 batches_in_flight_max: rng.range(1, 16) as usize,
             },
-            traps_left: if plan.between_faults_ms > 0 { rng.below(3) } else { 0 },
+            traps_left: if plan.between_faults_ms > 0 && !off.contains("engine-trap") {
+                rng.below(3)
+            } else {
+                0
+            },
             clients,
             genesis,
             chain,
             nodes,
-            engines,
+            modules,
+            scheme,
             report,
             trace: Trace::new(trace),
             verified: Default::default(),
             is_calm: false,
+            core_until_us: None,
+            deferred: Vec::new(),
+            rest_until_us: (plan.faults_ms + plan.calm_ms) * 1000,
             goal: None,
             crash_point_hit: false,
             crash_in_sync: None,
+            rotten_node: None,
+            faults_drawn: 0,
             proposals: 0,
             waiting_for: String::new(),
+            operator: Rng::new(seed ^ 0x6f70_6572_6174_6f72),
+            nemesis,
+            off,
             plan,
             rng,
         }
     }
 }
 
-/// Keys of members, then of others; some others are new keys of members, and one member may
-/// be Byzantine, with a twin that shares its key.
+/// Keys of members, then of others; some others are new keys of members. Some members may be
+/// Byzantine, with a twin that shares the key: as many as are tolerated at most.
 fn identities(
     rng: &mut Rng,
     plan: &Plan,
-    members: usize,
-    others: usize,
+    modules: &Modules,
+    (members, others): (usize, usize),
+    off: &BTreeSet<&'static str>,
     report: &mut Report,
 ) -> Vec<Identity> {
     let mut key = 0_u8;
@@ -127,8 +174,14 @@ fn identities(
         let authority = former.map_or_else(|| AuthorityId::of(&keys.public_key()), |of| list[of].authority);
         list.push(Identity { keys, authority, byzantine: false });
     }
-    if rng.chance(plan.byzantine_per_mille) {
+    if !plan.has_lies(modules) || !rng.chance(plan.byzantine_per_mille) {
+        return list;
+    }
+    for _ in 0..(members - 1) / 3 {
         let bad = rng.below(members as u64) as usize;
+        if list[bad].byzantine {
+            continue;
+        }
         list[bad].byzantine = true;
         let Identity { keys, authority, .. } = &list[bad];
         // A new key of a Byzantine authority would double what it holds.
@@ -136,7 +189,7 @@ fn identities(
         for other in list.iter_mut().skip(members).filter(|other| other.authority == authority) {
             other.authority = AuthorityId::of(&other.keys.public_key());
         }
-        if rng.chance(700) {
+        if rng.chance(500) && !off.contains("twin") {
             report.fault("twin");
             list.push(Identity { keys, authority, byzantine: true });
         }
@@ -155,7 +208,7 @@ pub(crate) fn member(keys: &KeyPair, authority: AuthorityId, stake: u64, place: 
     }
 }
 
-fn genesis(rng: &mut Rng, plan: &Plan, members: &[Identity]) -> Genesis {
+fn genesis(rng: &mut Rng, plan: &Plan, modules: &Modules, members: &[Identity]) -> Genesis {
     let equal = rng.chance(500);
     let has_byzantine = plan.hostile.is_some() || members.iter().any(|member| member.byzantine);
     let members = members.iter().enumerate().map(|(place, it)| {
@@ -163,24 +216,26 @@ fn genesis(rng: &mut Rng, plan: &Plan, members: &[Identity]) -> Genesis {
         member(&it.keys, it.authority, stake, place)
     });
     let members = members.collect();
-    let pin = |name: &str, config: Vec<u8>| ModulePin { hash: module_hash(name), config };
-    let modules = BTreeMap::from([
-        (Role::Engine, pin("pbft", engine_config(rng, plan))),
-        (Role::Approval, pin("approve-valid", Vec::new())),
-        (Role::Application, pin("kv", Vec::new())),
+    let engine = modules.engines().first();
+    let bears_lies = engine.is_some_and(EngineModule::bears_lies);
+    let pin = |hash: ModuleHash, config: Vec<u8>| ModulePin { hash, config };
+    let engine = engine.map_or(ModulePin { hash: ModuleHash([0; 32]), config: Vec::new() }, |engine| {
+        pin(engine.hash, engine_config(rng, plan, engine))
+    });
+    let pins = BTreeMap::from([
+        (Role::Engine, engine),
+        (Role::Approval, pin(modules.approval_hash(), Vec::new())),
+        (Role::Application, pin(modules.application_hashes()[0], Vec::new())),
     ]);
+    let lies_count = has_byzantine || rng.chance(700);
     Genesis {
         name: "simulation".into(),
         time_ms: WALL_START_MS,
         manifest: Manifest {
             number: EpochNumber(0),
             members,
-            fault_model: if has_byzantine || rng.chance(700) {
-                FaultModel::Byzantine
-            } else {
-                FaultModel::Crash
-            },
-            modules,
+            fault_model: if bears_lies && lies_count { FaultModel::Byzantine } else { FaultModel::Crash },
+            modules: pins,
             fallbacks: Vec::new(),
             finality: Finality::Certified,
             limits: limits(rng, plan),
@@ -189,16 +244,33 @@ fn genesis(rng: &mut Rng, plan: &Plan, members: &[Identity]) -> Genesis {
     }
 }
 
-pub(crate) fn engine_config(rng: &mut Rng, plan: &Plan) -> Vec<u8> {
-    let interval = rng.range(2, 12);
-    let window = interval * rng.range(2, 4);
-    let (pipeline, timeout_ms, resend_ms) =
-        (rng.range(1, window.min(8)), rng.range(150, 600), rng.range(50, 200));
-    let text = format!(
-        "checkpoint_interval={interval}\nwindow={window}\npipeline={pipeline}\nview_timeout_ms={timeout_ms}\nretransmit_ms={resend_ms}\n"
-    );
+/// Timers far below production's, so that a run of seconds sees many of them; none for an
+/// engine that is not one of this repository's.
+pub(crate) fn engine_config(rng: &mut Rng, plan: &Plan, engine: &EngineModule) -> Vec<u8> {
+    let text = match engine.kind() {
+        "pbft" | "pbft-reverse" => {
+            let interval = rng.range(2, 12);
+            let window = interval * rng.range(2, 4);
+            let (pipeline, timeout_ms, resend_ms) =
+                (rng.range(1, window.min(8)), rng.range(150, 600), rng.range(50, 200));
+            format!(
+                "checkpoint_interval={interval}\nwindow={window}\npipeline={pipeline}\n\
+                 view_timeout_ms={timeout_ms}\nretransmit_ms={resend_ms}\n"
+            )
+        }
+        "raft" => {
+            let (election_ms, pipeline, retained) = (rng.range(200, 600), rng.range(1, 8), rng.range(0, 40));
+            let lease_ms = election_ms * 8 / 10;
+            let (heartbeat_ms, send_ms) = (lease_ms * 2 / 10, lease_ms / 2);
+            format!(
+                "election_timeout_ms={election_ms}\nlease_ms={lease_ms}\nheartbeat_ms={heartbeat_ms}\n\
+                 send_timeout_ms={send_ms}\npipeline={pipeline}\nretained={retained}\n"
+            )
+        }
+        _ => String::new(),
+    };
     #[cfg(feature = "planted")]
-    let text = text + crate::planted::engine_config(plan.planted);
+    let text = crate::planted::engine_config(plan.planted, engine.kind(), text);
     #[cfg(not(feature = "planted"))]
     let _ = plan;
     text.into_bytes()

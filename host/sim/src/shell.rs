@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use moult_core::io::{Effect, EpochStart, Event as CoreEvent, Input, Refusal, Target};
-use moult_core::ports::Fault;
 use moult_core::verify::Unverified;
 use moult_sdk::approval::ModuleCheck;
 use moult_types::message::Blocks;
 use moult_types::{
-    Digest, EpochChangeProposal, EpochIdentity, GlobalIndex, Message, ModulePin, PublicKey, World as Role,
+    Digest, EpochChangeProposal, EpochIdentity, GlobalIndex, HeldBatch, Message, ModulePin, PublicKey,
+    World as Role,
 };
 
-use crate::modules::{Trapping, approve_valid};
+use crate::disk::Kept;
+use crate::modules::Trapping;
 use crate::queue::Event;
 use crate::report::Violation;
 use crate::world::World;
@@ -26,13 +27,19 @@ impl World {
         match effect {
             Effect::Send { to, message } => self.send(node, &to, &message)?,
             Effect::Fetch { batches, from } => self.fetch(node, &batches, &from)?,
-            Effect::Execute { record, batches } => self.execute(node, record, batches),
+            Effect::Execute { record, batches } => {
+                self.checks.handed_over(node, &self.nodes[node], &record)?;
+                self.execute(node, record, batches);
+            }
             Effect::ReadAt { ids, global } => self.read_at(node, ids, global)?,
             Effect::StartEngine { identity, pin } => self.start_engine(node, identity, pin),
             Effect::CheckModules { proposal, hash } => self.check_modules(node, &proposal, hash),
-            Effect::Evaluate { proposal, context, .. } => {
+            Effect::Evaluate { pin, proposal, context } => {
                 let id = moult_types::ProposalId(proposal.id);
-                let verdict: Result<_, Fault> = Ok(approve_valid(&context));
+                let policy = self.modules.approval();
+                let mut policy =
+                    policy.ok_or_else(|| Violation::new("the policy runs", "no instance of it"))?;
+                let verdict = policy.evaluate(&pin.config, &proposal, &context);
                 self.answer(node, (100, 5_000), Input::Verdict { proposal: id, verdict });
             }
             Effect::Peers(peers) => {
@@ -92,10 +99,18 @@ impl World {
     }
 
     pub(crate) fn post(&mut self, from: usize, to: usize, message: Arc<Message>) {
-        let times = self.network.send(from, to, self.now_us, &mut self.rng, &mut self.report);
+        let message = if self.nodes[from].byzantine { self.twist(from, to, message) } else { Some(message) };
+        if let Some(message) = message {
+            self.send_as_is(from, to, &message);
+        }
+    }
+
+    /// Puts a message on its link.
+    pub(crate) fn send_as_is(&mut self, from: usize, to: usize, message: &Arc<Message>) {
+        let link = (from, to);
+        let times = self.network.send(link, message, self.now_us, &mut self.rng, &mut self.report);
         for at_us in times {
-            let message = self.forge(from, message.clone());
-            self.queue.push(at_us, Event::Deliver { from, to, message });
+            self.queue.push(at_us, Event::Deliver { from, to, message: message.clone() });
         }
     }
 
@@ -111,9 +126,8 @@ impl World {
         }
         match message.as_ref() {
             Message::FetchBatches(digests) => {
-                let stored = &self.nodes[to].disk.now.batches;
-                let found: Vec<_> =
-                    digests.iter().filter_map(|d| stored.get(d)).map(|b| b.signed.clone()).collect();
+                let found = digests.iter().filter_map(|digest| self.stored(to, digest));
+                let found: Vec<_> = found.map(|batch| batch.signed.clone()).collect();
                 if !found.is_empty() {
                     self.post(to, from, Arc::new(Message::Batches(found)));
                 }
@@ -130,6 +144,12 @@ impl World {
                 self.verify(to, key, message)
             }
         }
+    }
+
+    /// A batch from a node's disk, as far as that can be read.
+    fn stored(&self, node: usize, digest: &Digest) -> Option<&Arc<HeldBatch>> {
+        let it = &self.nodes[node];
+        it.disk.batch(digest).filter(|_| it.reads_fail_until_us <= self.now_us)
     }
 
     fn verify(&mut self, node: usize, from: PublicKey, message: &Arc<Message>) -> Result<(), Violation> {
@@ -153,10 +173,9 @@ impl World {
     }
 
     fn fetch(&mut self, node: usize, batches: &[Digest], from: &Target) -> Result<(), Violation> {
-        let stored = &self.nodes[node].disk.now.batches;
         let (mut found, mut wanted) = (Vec::new(), Vec::new());
         for digest in batches {
-            match stored.get(digest) {
+            match self.stored(node, digest) {
                 Some(batch) => found.push(batch.clone()),
                 None => wanted.push(*digest),
             }
@@ -176,31 +195,41 @@ impl World {
 
     /// Final blocks of one epoch from `first` on, up to one with a certificate.
     fn blocks(&self, node: usize, first: GlobalIndex) -> Option<Blocks> {
-        let image = &self.nodes[node].disk.now;
-        if first > image.last_final || first.0 == 0 {
+        let it = &self.nodes[node];
+        let (disk, image) = (&it.disk, &it.disk.now);
+        if first > image.last_final || first.0 == 0 || it.reads_fail_until_us > self.now_us {
             return None;
         }
         let identity = image.epoch_of(first)?.manifest.identity();
         let mut certified = image.certificates.range(first..).take_while(|(_, c)| c.identity == identity);
         let near = certified.clone().take_while(|(global, _)| global.0 < first.0 + BLOCKS_MAX).last();
         let (last, certificate) = near.or_else(|| certified.next())?;
+        let globals = (first.0..=last.0).map(GlobalIndex);
         let blocks: Vec<_> =
-            image.blocks.range(first..=*last).map(|(_, record)| record.as_ref().clone()).collect();
+            globals.map(|global| Some(disk.block(global)?.as_ref().clone())).collect::<Option<_>>()?;
         let mut batches = Vec::new();
         let mut seen = std::collections::BTreeSet::new();
         for digest in blocks.iter().flat_map(|record| &record.block.batches) {
             if seen.insert(*digest) {
-                batches.push(image.batches.get(digest)?.signed.clone());
+                batches.push(disk.batch(digest)?.signed.clone());
             }
         }
         Some(Blocks { blocks, batches, certificate: certificate.clone() })
     }
 
     pub(crate) fn start_engine(&mut self, node: usize, identity: EpochIdentity, pin: ModulePin) {
+        if self.nodes[node].reads_fail_until_us > self.now_us {
+            // As a node does: without its records no engine may run.
+            self.log(node, || "stops: the engine's records cannot be read".into());
+            self.crash_later(node, self.now_us, Kept::Prefix);
+            let back_us = self.now_us + self.rng.range(100_000, 500_000);
+            self.queue.push(back_us, Event::Restart { node });
+            return;
+        }
         let it = &mut self.nodes[node];
         let life = it.life;
         let Some(process) = it.process.as_mut() else { return };
-        let engine = if it.modules.contains(&pin.hash) { (self.engines)(&pin) } else { None };
+        let engine = if it.modules.contains(&pin.hash) { self.modules.engine(&pin) } else { None };
         let Some(mut engine) = engine else {
             process.wanted_engine = Some((identity, pin));
             self.queue.push(self.now_us + RETRY_ENGINE_US, Event::RetryEngine { node, life });

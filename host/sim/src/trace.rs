@@ -41,7 +41,15 @@ impl Trace {
             Event::Executed { node, .. } => (7, *node as u64),
             Event::Crash { node, .. } => (8, *node as u64),
             Event::Restart { node } => (9, *node as u64),
-            _ => (10, 0),
+            Event::Repair { node } => (10, *node as u64),
+            Event::Transaction => (11, 0),
+            Event::Read => (12, 0),
+            Event::Retry => (13, 0),
+            Event::Fault => (14, 0),
+            Event::Change => (15, 0),
+            Event::Cut { .. } => (16, 0),
+            Event::Mischief => (17, 0),
+            _ => (18, 0),
         };
         self.number(now_us);
         self.number(kind);
@@ -57,7 +65,11 @@ impl Trace {
                 Persist::Batch(batch) => self.add(&batch.digest.0),
                 Persist::Record(record) => self.add(&record.record.body),
                 Persist::Final { global, .. } => self.number(global.0),
-                _ => self.number(11),
+                Persist::Guard(update) => self.add(&moult_types::encode(update)),
+                Persist::DropBlocksAbove(global) => self.number(global.0),
+                Persist::TruncateRecords(id) => self.number(*id),
+                Persist::Epoch { start, .. } => self.add(&moult_types::encode(start)),
+                Persist::History(record) => self.add(&record.hash.0),
             }
         }
         for effect in release {
@@ -67,18 +79,38 @@ impl Trace {
                         self.add(payload.as_deref().unwrap_or_default());
                         statements.iter().for_each(|signed| self.add(&signed.signature.0));
                     }
-                    Message::Prepare { vote, .. } => self.add(&vote.signature.0),
-                    _ => self.number(12),
+                    message => self.add(&moult_types::encode(message)),
                 },
                 Effect::ReadAt { global, .. } => self.number(global.0),
-                _ => self.number(13),
+                Effect::Execute { record, .. } => self.add(&record.hash.0),
+                Effect::Fetch { batches, .. } => batches.iter().for_each(|digest| self.add(&digest.0)),
+                other => self.number(kind_of(other)),
             }
         }
     }
 
-    pub(crate) fn log(&self, now_us: u64, node: usize, what: impl FnOnce() -> String) {
+    pub(crate) fn log(&self, now_us: u64, node: Option<usize>, what: impl FnOnce() -> String) {
         if self.is_shown {
-            eprintln!("{:>8}.{:03} {node:>2} {}", now_us / 1000, now_us % 1000, what());
+            let who = node.map_or("all    ".to_owned(), |node| format!("node {node:<2}"));
+            eprintln!("{:>7}.{:03} ms  {who}  {}", now_us / 1000, now_us % 1000, what());
         }
+    }
+}
+
+/// Effects whose content stands in the trace elsewhere, or leads to something that does.
+fn kind_of(effect: &Effect) -> u64 {
+    match effect {
+        Effect::StartEngine { .. } => 20,
+        Effect::CheckModules { .. } => 21,
+        Effect::ForgetModules { .. } => 22,
+        Effect::Evaluate { .. } => 23,
+        Effect::Peers(_) => 24,
+        Effect::Verify(_) => 25,
+        Effect::Reverify(_) => 26,
+        Effect::EpochStarted(_) => 27,
+        Effect::Event(_) => 28,
+        Effect::Refused { .. } => 29,
+        Effect::Halt(_) => 30,
+        _ => 31,
     }
 }

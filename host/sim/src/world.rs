@@ -1,24 +1,26 @@
 //! The whole run: nodes, links, clients, faults and changes on one queue of events.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use moult_types::{ChainId, Genesis, GlobalIndex};
 
 use crate::check::Checks;
 use crate::clients::Clients;
 use crate::disk::Kept;
-use crate::modules::{EngineFactory, native_engines};
+use crate::modules::Modules;
 use crate::network::Network;
 use crate::node::Node;
 use crate::plan::{Phase, Plan};
 use crate::queue::{Event, Queue};
 use crate::report::{Report, Violation};
 use crate::rng::Rng;
+use crate::signing::Scheme;
 use crate::trace::Trace;
 use crate::verified::Verified;
 
 /// How often the run looks whether everything came to rest.
-const LOOK_US: u64 = 100_000;
+pub(crate) const LOOK_US: u64 = 100_000;
 /// More events than this in one run mean that something goes round in circles.
 const EVENTS_MAX: u64 = 20_000_000;
 
@@ -32,14 +34,24 @@ pub(crate) struct Tuning {
 pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) plan: Plan,
+    /// Of everything that is neither a fault nor a proposal.
     pub(crate) rng: Rng,
+    /// Of faults.
+    pub(crate) nemesis: Rng,
+    /// Of proposals.
+    pub(crate) operator: Rng,
+    /// Kinds of faults that do not happen in this run.
+    pub(crate) off: BTreeSet<&'static str>,
+    /// Faults that were drawn so far, one by one.
+    pub(crate) faults_drawn: u64,
     pub(crate) now_us: u64,
     pub(crate) queue: Queue,
     pub(crate) genesis: Genesis,
     pub(crate) chain: ChainId,
     pub(crate) nodes: Vec<Node>,
     pub(crate) network: Network,
-    pub(crate) engines: EngineFactory,
+    pub(crate) modules: Modules,
+    pub(crate) scheme: Scheme,
     pub(crate) tuning: Tuning,
     pub(crate) clients: Clients,
     pub(crate) checks: Checks,
@@ -47,6 +59,14 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) verified: Verified,
     pub(crate) is_calm: bool,
+    /// Until then a quorum must have shown that it goes on without the rest.
+    pub(crate) core_until_us: Option<u64>,
+    /// Until then everybody must have come to rest, if nobody is left out.
+    pub(crate) rest_until_us: u64,
+    /// What happens to nodes that are asleep until they are healed.
+    pub(crate) deferred: Vec<Event>,
+    /// The one node whose store is damaged in this run.
+    pub(crate) rotten_node: Option<usize>,
     /// Block that every node must have applied before the run ends.
     pub(crate) goal: Option<GlobalIndex>,
     pub(crate) crash_point_hit: bool,
@@ -60,25 +80,30 @@ pub(crate) struct World {
     pub(crate) waiting_for: String,
 }
 
-/// Runs one seed with native engines.
+/// Runs one seed with PBFT as native code.
 ///
 /// # Errors
 /// The first promise that was broken.
 pub fn run_seed(seed: u64, plan: &Plan) -> Result<Report, Violation> {
-    run(seed, plan, native_engines(), false)
+    run(seed, plan, &Modules::pbft(), false)
 }
 
 /// Runs one seed; with `trace`, everything that happens goes to the standard error stream.
 ///
 /// # Errors
 /// The first promise that was broken.
-pub fn run(seed: u64, plan: &Plan, engines: EngineFactory, trace: bool) -> Result<Report, Violation> {
-    let mut world = World::new(seed, plan.clone(), engines, trace);
-    let result = world.run();
-    let now_us = world.now_us;
+pub fn run(seed: u64, plan: &Plan, modules: &Modules, trace: bool) -> Result<Report, Violation> {
+    let mut world = World::new(seed, plan.clone(), modules.clone(), trace);
+    // A panic of the replica would end a node's process; here it ends the run.
+    let result = catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        Err(Violation::new("no panic", text.unwrap_or_default()))
+    });
+    let (at_us, trace) = (world.now_us, world.trace.hash());
     match result {
         Ok(()) => Ok(world.finish()),
-        Err(violation) => Err(Violation { seed, at_us: now_us, ..violation }),
+        Err(violation) => Err(Violation { seed, at_us, trace, modules: modules.list(), ..violation }),
     }
 }
 
@@ -93,12 +118,15 @@ impl World {
         self.queue.push(100_000, Event::Read);
         self.queue.push(500_000, Event::Retry);
         if self.plan.between_faults_ms > 0 {
-            let first_us = self.rng.below(self.plan.between_faults_ms * 2_000);
+            let first_us = self.nemesis.below(self.plan.between_faults_ms * 2_000);
             self.queue.push(first_us, Event::Fault);
         }
         if self.plan.between_changes_ms > 0 {
-            let first_us = self.rng.below(self.plan.between_changes_ms * 1_000);
+            let first_us = self.operator.below(self.plan.between_changes_ms * 1_000);
             self.queue.push(first_us, Event::Change);
+        }
+        if self.nodes.iter().any(|node| node.byzantine) {
+            self.queue.push(self.rng.below(300_000), Event::Mischief);
         }
         while let Some((at_us, event)) = self.queue.pop() {
             self.now_us = at_us;
@@ -108,7 +136,10 @@ impl World {
             }
             if matches!(event, Event::Look) {
                 if self.is_at_rest()? {
-                    return self.checks.finish(&self.nodes, &self.clients);
+                    if self.core_until_us.take().is_none() {
+                        return self.checks.finish(&self.nodes, &self.clients);
+                    }
+                    self.heal();
                 }
                 self.queue.push(self.now_us + LOOK_US, Event::Look);
             } else {
@@ -124,9 +155,16 @@ impl World {
             if life.is_some_and(|life| life != it.life) {
                 return Ok(());
             }
-            if it.paused_until_us > self.now_us {
-                self.queue.push(it.paused_until_us, event);
-                return Ok(());
+            match it.paused_until_us {
+                u64::MAX => {
+                    self.deferred.push(event);
+                    return Ok(());
+                }
+                until_us if until_us > self.now_us => {
+                    self.queue.push(until_us, event);
+                    return Ok(());
+                }
+                _ => {}
             }
         }
         self.trace.event(self.now_us, &event);
@@ -150,7 +188,10 @@ impl World {
                 Ok(())
             }
             Event::Restart { node } => self.restart(node),
-            Event::Calm => self.calm(),
+            Event::Calm => {
+                self.calm();
+                Ok(())
+            }
             other => {
                 self.outside(other);
                 Ok(())
@@ -170,17 +211,20 @@ impl World {
                 self.network.repair();
                 self.refresh_links();
             }
+            Event::Cut { side } if !self.is_calm => self.network.partition(&side, self.nodes.len(), false),
+            Event::Mischief => self.mischief(),
+            Event::Repair { node } => self.repair(node),
             Event::SpeedUp { node } => self.nodes[node].slow_factor = 1,
             Event::Change => self.change(),
             Event::Afterthought { node, kind } => self.afterthought(node, kind),
-            Event::ModuleArrives { node } => self.nodes[node].modules = crate::setup::all_modules(),
+            Event::ModuleArrives { node } => self.nodes[node].modules = self.modules.hashes().collect(),
             _ => {}
         }
     }
 
     fn restart(&mut self, node: usize) -> Result<(), Violation> {
         let sleeps_until_us = self.nodes[node].sleeps_until_us;
-        if self.nodes[node].is_running() {
+        if self.nodes[node].is_running() || sleeps_until_us == u64::MAX {
             return Ok(());
         }
         if sleeps_until_us > self.now_us {
@@ -195,65 +239,6 @@ impl World {
         Ok(())
     }
 
-    /// The faults are over: from now on everything must come to rest.
-    fn calm(&mut self) -> Result<(), Violation> {
-        self.is_calm = true;
-        self.crash_in_sync = None;
-        self.traps_left = 0;
-        self.network.calm();
-        for node in 0..self.nodes.len() {
-            let it = &mut self.nodes[node];
-            it.sleeps_until_us = 0;
-            it.slow_factor = 1;
-            it.modules = crate::setup::all_modules();
-            self.queue.push(self.now_us + 1, Event::Restart { node });
-        }
-        self.refresh_links();
-        self.queue.push(self.now_us + LOOK_US, Event::Look);
-        Ok(())
-    }
-
-    /// Whether all transactions are decided and every node has caught up.
-    fn is_at_rest(&mut self) -> Result<bool, Violation> {
-        let open = self.clients.open();
-        if self.goal.is_none() && open == 0 {
-            self.goal = Some(GlobalIndex(self.checks.chain.length()));
-            for node in 0..self.nodes.len() {
-                self.read_on(node);
-            }
-        }
-        let behind: Vec<String> = self
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(_, node)| !node.byzantine)
-            .filter(|(_, node)| self.goal.is_none_or(|goal| node.disk.now.applied < goal))
-            .map(|(i, node)| {
-                let process = node.process.as_ref();
-                let at = process.map(|p| {
-                    (p.replica.epoch_start().manifest.number.0, p.replica.ledger().index.0, p.replica.me())
-                });
-                let under_way = process.map(|p| p.replica.under_way());
-                let disk = &node.disk.now;
-                format!(
-                    "{i}: applied {} at {at:?}, under way {under_way:?}, pending {}",
-                    disk.applied,
-                    disk.pending.len()
-                )
-            })
-            .collect();
-        let reads = self.checks.reads.waiting(&self.nodes);
-        if self.goal.is_some() && behind.is_empty() && reads == 0 {
-            return Ok(true);
-        }
-        self.waiting_for =
-            format!("{open} transactions, {reads} reads, nodes {behind:?}, goal {:?}", self.goal);
-        if self.now_us > (self.plan.faults_ms + self.plan.calm_ms) * 1000 {
-            return Err(Violation::new("liveness", format!("still waiting for {}", self.waiting_for)));
-        }
-        Ok(false)
-    }
-
     fn finish(mut self) -> Report {
         self.report.seed = self.seed;
         self.report.trace = self.trace.hash();
@@ -262,12 +247,22 @@ impl World {
         self.report.acknowledged = self.clients.acknowledged;
         self.report.refused = self.clients.refused_count;
         self.report.virtual_ms = self.now_us / 1000;
-        self.report.groups = self.nodes.iter().map(|node| node.groups).collect();
+        self.report.groups = self.nodes.iter().map(|node| node.groups.clone()).collect();
         self.report
     }
 
+    /// Whether a kind of fault happens in this run.
+    pub(crate) fn is_on(&self, kind: &str) -> bool {
+        !self.off.contains(kind)
+    }
+
     pub(crate) fn log(&self, node: usize, what: impl FnOnce() -> String) {
-        self.trace.log(self.now_us, node, what);
+        self.trace.log(self.now_us, Some(node), what);
+    }
+
+    /// What concerns no node alone.
+    pub(crate) fn log_all(&self, what: impl FnOnce() -> String) {
+        self.trace.log(self.now_us, None, what);
     }
 
     pub(crate) fn trace_step(
@@ -285,19 +280,6 @@ impl World {
 
     pub(crate) fn crash_later(&mut self, node: usize, at_us: u64, kept: Kept) {
         self.queue.push(at_us, Event::Crash { node, kept });
-    }
-
-    /// A Byzantine sender's message may be damaged on purpose.
-    pub(crate) fn forge(
-        &mut self,
-        from: usize,
-        message: Arc<moult_types::Message>,
-    ) -> Arc<moult_types::Message> {
-        if !self.nodes[from].byzantine || !self.rng.chance(100) {
-            return message;
-        }
-        self.report.fault("forged-message");
-        Arc::new(crate::byzantine::forge(&message, &mut self.rng))
     }
 }
 

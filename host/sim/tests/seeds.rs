@@ -1,10 +1,12 @@
-//! Many seeds, and the same seed twice. `MOULT_SIM_SEEDS` and `MOULT_SIM_FIRST` choose
-//! which; a failure prints the seed and the command that runs it again.
+//! Many seeds, and the same seed twice. `MOULT_SIM_SEEDS` and `MOULT_SIM_FIRST` choose which;
+//! `moult sim` runs more of them, with a log, and makes a failing one smaller.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use moult_sim::{Plan, Report, run_seed};
+use moult_sim::{Modules, Plan, Report, minimise, run, run_seed};
 
 /// Fewer seeds than this need not have used every kind of fault.
 const ENOUGH_SEEDS: u64 = 300;
@@ -13,10 +15,7 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-#[test]
-fn every_promise_holds_in_every_run() {
-    // The test command runs hundreds with the program; here are enough to see that it works.
-    let (first, seeds) = (number("MOULT_SIM_FIRST", 0), number("MOULT_SIM_SEEDS", 60));
+fn hold(modules: &Modules, first: u64, seeds: u64) -> Report {
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let (next, total, failures) = (AtomicU64::new(0), Mutex::new(Report::default()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -27,7 +26,7 @@ fn every_promise_holds_in_every_run() {
                     if offset >= seeds {
                         return;
                     }
-                    match run_seed(first + offset, &Plan::short()) {
+                    match run(first + offset, &Plan::short(), modules, false) {
                         Ok(report) => total.lock().unwrap().add(&report),
                         Err(violation) => failures.lock().unwrap().push(violation.to_string()),
                     }
@@ -41,17 +40,51 @@ fn every_promise_holds_in_every_run() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(total.blocks >= 50 * seeds, "the runs are too small: {} blocks in {seeds} runs", total.blocks);
     if seeds >= ENOUGH_SEEDS {
-        assert!(total.unused().is_empty(), "never happened: {:?}", total.unused());
-        let ahead = total.notes.get("executed on the engine's word").copied().unwrap_or(0);
-        assert!(ahead > 0, "no graduated epoch executed anything before its certificate");
+        let unused = total.unused(&Plan::short(), modules);
+        assert!(unused.is_empty(), "never happened: {unused:?}");
     }
+    total
+}
+
+#[test]
+fn every_promise_holds_in_every_run_of_pbft() {
+    // The test command runs hundreds with the program; here are enough to see that it works.
+    let seeds = number("MOULT_SIM_SEEDS", 60);
+    let total = hold(&Modules::pbft(), number("MOULT_SIM_FIRST", 0), seeds);
+    let ahead = total.notes.get("executed on the engine's word").copied().unwrap_or(0);
+    assert!(ahead > 0, "no graduated epoch executed anything before its certificate");
+}
+
+#[test]
+fn every_promise_holds_in_every_run_of_raft() {
+    hold(&Modules::raft(), number("MOULT_SIM_FIRST", 0), number("MOULT_SIM_SEEDS", 60));
 }
 
 #[test]
 fn one_seed_is_one_run() {
-    for seed in 7..10 {
-        let once = run_seed(seed, &Plan::short()).unwrap();
-        assert_eq!(once, run_seed(seed, &Plan::short()).unwrap());
+    for (seed, modules) in
+        [(7, Modules::pbft()), (8, Modules::pbft()), (9, Modules::raft()), (10, Modules::pbft())]
+    {
+        let once = run(seed, &Plan::short(), &modules, false).unwrap();
+        assert_eq!(once, run(seed, &Plan::short(), &modules, false).unwrap());
         assert!(once.faults.len() >= 3, "seed {seed} has only these faults: {:?}", once.faults);
     }
+    // The tenth signs for real.
+    let real = Plan { real_signatures: Some(true), ..Plan::short() };
+    assert_eq!(run_seed(10, &real), run_seed(10, &Plan::short()));
+    assert_ne!(run_seed(9, &real).unwrap().trace, run_seed(9, &Plan::short()).unwrap().trace);
+}
+
+/// A run that cannot come to rest in time is made small: nothing of it is needed.
+#[test]
+fn a_failing_run_is_made_small() {
+    let hurried = Plan { calm_ms: 0, ..Plan::short() };
+    let (seed, violation) =
+        (0..20).find_map(|seed| run_seed(seed, &hurried).err().map(|v| (seed, v))).unwrap();
+    assert_eq!(violation.property, "liveness");
+    let minimal = minimise(&hurried, &Modules::pbft(), &violation);
+    assert_eq!(minimal.violation.property, "liveness");
+    assert!(minimal.without.len() >= 4, "left out: {:?}", minimal.without);
+    let again = run(seed, &minimal.plan, &Modules::pbft(), false).unwrap_err();
+    assert_eq!(again, minimal.violation);
 }

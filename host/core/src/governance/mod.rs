@@ -19,6 +19,9 @@ use moult_types::{
     HeldBatch, Manifest, ProposalId, Scope, SignedProposal, SystemTransaction, Transaction,
 };
 
+#[cfg(feature = "planted")]
+use crate::replica::Planted;
+
 pub use check::{DEADLINE_BLOCKS_MAX, ProposalError, check_limits, check_manifest};
 pub use time::{block_time, note_times};
 
@@ -112,7 +115,11 @@ pub struct Ledger {
     /// A bug planted for the simulator.
     #[cfg(feature = "planted")]
     #[borsh(skip)]
-    pub counts_votes_twice: bool,
+    pub planted: Option<Planted>,
+    /// What this node's clock shows: for one of them.
+    #[cfg(feature = "planted")]
+    #[borsh(skip)]
+    pub clock_ms: u64,
 }
 
 /// The present epoch, as far as proposals are judged by it.
@@ -140,7 +147,9 @@ impl Ledger {
             open: BTreeMap::new(),
             graduation: None,
             #[cfg(feature = "planted")]
-            counts_votes_twice: false,
+            planted: None,
+            #[cfg(feature = "planted")]
+            clock_ms: 0,
         }
     }
 
@@ -198,6 +207,18 @@ impl Ledger {
         self.open.retain(|_, record| record.state.is_open());
         self.graduate(present.manifest);
         records
+    }
+
+    /// Takes governance out of a batch that is not final: a bug planted for the simulator.
+    #[cfg(feature = "planted")]
+    pub(crate) fn hear(&mut self, present: Present<'_>, batch: &HeldBatch) {
+        for transaction in &batch.batch().transactions {
+            if let Transaction::System(system @ (SystemTransaction::Vote(_) | SystemTransaction::Ready(_))) =
+                transaction
+            {
+                self.apply_system(present, system);
+            }
+        }
     }
 
     /// What becomes of the open proposals when the epoch ends here.
@@ -330,7 +351,7 @@ impl Ledger {
             let voters = record.votes.iter().filter(|(_, v)| wanted(&v.decision));
             let stake = voters.map(|(voter, _)| present.committee.stake(*voter)).sum();
             #[cfg(feature = "planted")]
-            if self.counts_votes_twice {
+            if self.planted == Some(Planted::VoteCountedTwice) {
                 return 2 * stake;
             }
             stake
@@ -353,6 +374,10 @@ impl Ledger {
 
     /// At most one proposal of an epoch number can win: the first whose quorum is final.
     fn supersede_rivals(&mut self, winner: ProposalId, at: (CommitIndex, u64)) -> Vec<ProposalId> {
+        #[cfg(feature = "planted")]
+        if self.planted == Some(Planted::RivalsSurvive) {
+            return vec![winner];
+        }
         for record in self.open.values_mut().filter(|record| record.id != winner && record.state.is_open()) {
             record.state = ProposalState::Superseded;
             record.changed = at;
@@ -397,6 +422,8 @@ impl Ledger {
     fn schedule_if_ready(&mut self, present: Present<'_>, changed: &mut BTreeSet<ProposalId>) {
         let (index, time_ms) = (self.index, self.time_ms);
         let limits = &present.manifest.limits;
+        #[cfg(feature = "planted")]
+        let time_ms = if self.planted == Some(Planted::LocalClock) { self.clock_ms } else { time_ms };
         let Some(record) = self.open.values_mut().find(|r| r.state == ProposalState::Approved) else {
             return;
         };
@@ -410,7 +437,10 @@ impl Ledger {
         };
         let counts = |at: &CommitIndex| at.0 + limits.readiness_window_blocks > index.0;
         let ready: BTreeSet<_> = record.ready.iter().filter(|(_, at)| counts(at)).map(|(a, _)| *a).collect();
-        if next.is_quorum(&ready) {
+        let is_ready = next.is_quorum(&ready);
+        #[cfg(feature = "planted")]
+        let is_ready = is_ready || self.planted == Some(Planted::WithoutReadiness);
+        if is_ready {
             let barrier = CommitIndex(index.0 + limits.barrier_distance_blocks);
             record.state = ProposalState::Scheduled { barrier };
             record.changed = (index, time_ms);

@@ -281,6 +281,13 @@ impl Replica {
             )));
             return;
         }
+        #[cfg(feature = "planted")]
+        if self.has(super::Planted::BarrierFromGossip) {
+            let super::Epoch { start, committee, .. } = &self.epoch;
+            let present =
+                crate::governance::Present { chain: self.chain, manifest: &start.manifest, committee };
+            self.ledger.hear(present, &batch);
+        }
         self.out.durable.push(Persist::Batch(batch.clone()));
         self.hold(batch);
     }

@@ -49,7 +49,7 @@ impl Replica {
     /// The barrier, where one is set by the final chain.
     fn barrier(&self) -> Option<CommitIndex> {
         #[cfg(feature = "planted")]
-        if self.settings.planted == Some(super::Planted::PastBarrier) {
+        if self.has(super::Planted::PastBarrier) {
             return None;
         }
         self.ledger.barrier()
@@ -99,6 +99,12 @@ impl Replica {
             batches: commit.batches.clone(),
             state_root: self.bound_root(commit.index),
         };
+        #[cfg(feature = "planted")]
+        let block = if self.has(super::Planted::ClockInBlocks) {
+            Block { time_ms: self.now.wall_ms.max(former_ms), ..block }
+        } else {
+            block
+        };
         let record = BlockRecord {
             epoch: self.epoch.start.manifest.number,
             identity: self.epoch.identity,
@@ -131,7 +137,7 @@ impl Replica {
     /// Whether this epoch's blocks are executed on the engine's word.
     pub(super) fn is_graduated(&self) -> bool {
         #[cfg(feature = "planted")]
-        if self.settings.planted == Some(super::Planted::WithoutCertificates) {
+        if self.has(super::Planted::WithoutCertificates) {
             return true;
         }
         self.epoch.start.manifest.finality == Finality::Graduated
@@ -241,6 +247,10 @@ impl Replica {
 
     /// Everything up to the certificate's index is final: ledger, execution, engine.
     pub(super) fn finalize(&mut self, certificate: Certificate) {
+        #[cfg(feature = "planted")]
+        {
+            self.ledger.clock_ms = self.now.wall_ms;
+        }
         let executed = self.finality.executed();
         let done = self.finality.finalize(certificate.index);
         let Some(last) = done.last() else { return };

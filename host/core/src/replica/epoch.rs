@@ -66,6 +66,10 @@ impl Replica {
         self.epoch = next;
         #[cfg(feature = "planted")]
         self.plant();
+        #[cfg(feature = "planted")]
+        if self.has(super::Planted::PendingDropped) {
+            self.pending.clear();
+        }
         self.top_times_ms = self.ledger.author_times_ms.clone();
         self.last_prepare = None;
         self.diverged = false;
@@ -103,7 +107,10 @@ impl Replica {
             }
             return;
         }
-        if state.epoch >= number {
+        let is_behind = state.epoch >= number;
+        #[cfg(feature = "planted")]
+        let is_behind = is_behind && !(self.has(super::Planted::GuardGoesBack) && !self.guard.is_enabled());
+        if is_behind {
             // Also where nothing is signed anyway: a node that gets its chain back from peers goes
             // through epochs that its guard has left.
             if self.guard.is_enabled() {

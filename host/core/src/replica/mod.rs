@@ -106,8 +106,9 @@ impl Replica {
         signer: Arc<dyn Signer>,
         now: Now,
     ) -> Result<(Self, Step), String> {
+        let former = recovery.former.as_ref();
         let former =
-            recovery.former.as_ref().map(|manifest| keyring_of(recovery.chain, manifest)).transpose()?;
+            former.map(|manifest| keyring_of(recovery.chain, manifest, signer.as_ref())).transpose()?;
         let epoch =
             Epoch::new(recovery.chain, recovery.epoch, signer.as_ref(), former.map(|(i, _, k)| (i, k)))?;
         let ledger = recovery.ledger.unwrap_or_else(|| {
@@ -154,6 +155,8 @@ impl Replica {
         }
         replica.enter_guard_epoch();
         let count = replica.guard.state().start_count + 1;
+        #[cfg(feature = "planted")]
+        let count = if replica.has(Planted::StartCountKept) { 1 } else { count };
         replica.note_guard(GuardUpdate::Started { count });
         for batch in recovery.batches {
             if replica.made(&batch, recovery.former.as_ref()) {
@@ -327,7 +330,7 @@ impl Replica {
     /// Whether the epoch's last block is final and only the executor is waited for.
     fn closing(&self) -> bool {
         #[cfg(feature = "planted")]
-        if self.settings.planted == Some(Planted::PastBarrier) {
+        if self.has(Planted::PastBarrier) {
             return false;
         }
         self.ledger.is_at_barrier()
@@ -336,7 +339,13 @@ impl Replica {
     #[cfg(feature = "planted")]
     fn plant(&mut self) {
         self.finality.is_short_of_quorum = self.settings.planted == Some(Planted::QuorumMinusOne);
-        self.ledger.counts_votes_twice = self.settings.planted == Some(Planted::VoteCountedTwice);
+        self.finality.is_counting_heads = self.settings.planted == Some(Planted::QuorumOfHeads);
+        self.ledger.planted = self.settings.planted;
+    }
+
+    #[cfg(feature = "planted")]
+    fn has(&self, bug: Planted) -> bool {
+        self.settings.planted == Some(bug)
     }
 
     fn event(&mut self, event: Event) {
@@ -423,17 +432,21 @@ impl Epoch {
         signer: &dyn Signer,
         former: Option<(EpochIdentity, Keyring)>,
     ) -> Result<Self, String> {
-        let (identity, committee, keyring) = keyring_of(chain, &start.manifest)?;
+        let (identity, committee, keyring) = keyring_of(chain, &start.manifest, signer)?;
         let me = committee.index_of_key(&signer.public_key());
         Ok(Self { start, identity, committee, keyring, me, former })
     }
 }
 
-fn keyring_of(chain: ChainId, manifest: &Manifest) -> Result<(EpochIdentity, Committee, Keyring), String> {
+fn keyring_of(
+    chain: ChainId,
+    manifest: &Manifest,
+    signer: &dyn Signer,
+) -> Result<(EpochIdentity, Committee, Keyring), String> {
     let number = manifest.number;
     let committee = manifest.committee().map_err(|e| format!("the committee of epoch {number}: {e}"))?;
     let keyring =
-        Keyring::new(chain, &committee).map_err(|e| format!("the committee of epoch {number}: {e}"))?;
+        signer.keyring(chain, &committee).map_err(|e| format!("the committee of epoch {number}: {e}"))?;
     Ok((manifest.identity(), committee, keyring))
 }
 

@@ -502,7 +502,10 @@ impl Replica {
     }
 
     fn release_slots(&mut self, mark: Slot) {
-        self.note_guard(GuardUpdate::Released(mark));
+        // A guard that is ahead of its store is in an epoch whose slots these are not.
+        if self.guard.state().identity == self.epoch.identity {
+            self.note_guard(GuardUpdate::Released(mark));
+        }
         self.ordering.signatures.release(mark);
     }
 

@@ -106,6 +106,12 @@ impl Replica {
         {
             return;
         }
+        #[cfg(feature = "planted")]
+        if self.has(super::Planted::ReadsUnasked) {
+            let ids = std::mem::take(&mut self.reads.waiting);
+            self.out.release.push(Effect::ReadAt { ids, global: self.ledger.global });
+            return;
+        }
         let nonce = self.reads.next_nonce;
         self.reads.next_nonce += 1;
         let ids = std::mem::take(&mut self.reads.waiting);

@@ -43,6 +43,28 @@ pub enum Planted {
     VoteCountedTwice,
     /// Every epoch is taken to be graduated.
     WithoutCertificates,
+    /// Certificates of blocks from peers are not looked at.
+    CertificateUnchecked,
+    /// A quorum is counted in authorities, whatever their stake.
+    QuorumOfHeads,
+    /// Whether it is time for an activation is asked of this node's clock.
+    LocalClock,
+    /// Blocks have the time of the node that assembles them.
+    ClockInBlocks,
+    /// Votes and readiness count when they are heard of, before they are final.
+    BarrierFromGossip,
+    /// A change is scheduled as soon as it is approved.
+    WithoutReadiness,
+    /// A proposal whose rival was approved stays open.
+    RivalsSurvive,
+    /// Batches that are not final at the end of an epoch are dropped.
+    PendingDropped,
+    /// Reads are placed at this node's last final block; nobody is asked.
+    ReadsUnasked,
+    /// The start count is not raised.
+    StartCountKept,
+    /// The guard of a node that gets its chain back from peers follows it through old epochs.
+    GuardGoesBack,
 }
 
 impl Settings {

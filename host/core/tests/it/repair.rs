@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use moult_core::io::{Effect, Input, Persist, Target};
+use moult_core::guard::GuardState;
+use moult_core::io::{Effect, GuardUpdate, Input, Persist, Target};
 use moult_crypto::Signer;
 use moult_sdk::engine::{Action, Commit};
 use moult_types::block::prepare_statement;
@@ -13,10 +14,9 @@ use moult_types::*;
 use crate::replica::{Node, recovery};
 use crate::support::*;
 
-#[test]
-fn a_guard_ahead_of_its_store_never_goes_back() {
-    let manifest = manifest(&[1, 1, 1, 1]);
-    let mut found = recovery(&manifest);
+/// A node in epoch 0 whose guard is in epoch 3, and that guard.
+fn behind_its_guard(manifest: &Manifest) -> (Node, GuardState) {
+    let mut found = recovery(manifest);
     let later = EpochIdentity([7; 32]);
     found.guard.epoch = 3;
     found.guard.identity = later;
@@ -24,8 +24,14 @@ fn a_guard_ahead_of_its_store_never_goes_back() {
     found.guard.final_mark = (GlobalIndex(50), Digest([5; 32]));
     found.guard.slots.insert((Scope::Epoch(later), 1, 4, 0), Digest([1; 32]));
     found.signing_stopped = Some("the store was replaced".into());
-    let before = found.guard.clone();
-    let mut node = Node::recovered(found, manifest.clone(), |_| {});
+    let guard = found.guard.clone();
+    (Node::recovered(found, manifest.clone(), |_| {}), guard)
+}
+
+#[test]
+fn a_guard_ahead_of_its_store_never_goes_back() {
+    let manifest = manifest(&[1, 1, 1, 1]);
+    let (mut node, before) = behind_its_guard(&manifest);
     // A block becomes final here once more.
     let commit = Commit { index: CommitIndex(1), batches: Vec::new(), round: 0, leader: None };
     node.engine.will(vec![Action::Commit(commit)]);
@@ -43,8 +49,21 @@ fn a_guard_ahead_of_its_store_never_goes_back() {
     }
     assert_eq!(node.executed.len(), 1);
     let after = node.replica.guard_state();
-    assert_eq!((after.epoch, after.identity, after.prepared), (3, later, before.prepared));
+    assert_eq!((after.epoch, after.identity, after.prepared), (3, before.identity, before.prepared));
     assert_eq!((&after.slots, after.final_mark), (&before.slots, before.final_mark));
+}
+
+/// The engine of an epoch that the guard has left goes through that epoch once more: slots that
+/// it releases are not those that the guard holds.
+#[test]
+fn an_old_epochs_engine_releases_none_of_a_later_epochs_slots() {
+    let (mut node, before) = behind_its_guard(&manifest(&[1, 1, 1, 1]));
+    node.engine.will(vec![Action::ReleaseSlots(Slot { kind: 1, a: 4, b: 0 })]);
+    let step = node.give(Input::Peer { key: keys(1).public_key(), up: true, rtt_us: 0 });
+    let is_released = |persist: &Persist| matches!(persist, Persist::Guard(GuardUpdate::Released(_)));
+    assert!(!step.durable.iter().any(is_released));
+    let after = node.replica.guard_state();
+    assert_eq!((&after.slots, &after.released), (&before.slots, &before.released));
 }
 
 /// Peers 1 to 3 are ahead; returns whom the node asks for blocks in six rounds.

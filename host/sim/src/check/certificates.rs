@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use moult_crypto::verify_statement;
 use moult_types::block::{link, prepare_statement};
 use moult_types::{
     AuthorityIndex, Certificate, ChainId, Digest, EpochIdentity, FaultModel, Manifest, Scope, Signature,
@@ -11,16 +10,18 @@ use moult_types::{
 };
 
 use crate::report::Violation;
+use crate::signing::Scheme;
 
 pub(crate) struct Certificates {
     chain: ChainId,
+    scheme: Scheme,
     /// Votes whose signatures were verified before.
     known: BTreeSet<(EpochIdentity, AuthorityIndex, u64, Digest, Signature)>,
 }
 
 impl Certificates {
-    pub(crate) fn new(chain: ChainId) -> Self {
-        Self { chain, known: BTreeSet::new() }
+    pub(crate) fn new(chain: ChainId, scheme: Scheme) -> Self {
+        Self { chain, scheme, known: BTreeSet::new() }
     }
 
     /// An honest node made a vote: its receivers verify the signature.
@@ -57,8 +58,9 @@ impl Certificates {
             if !self.known.contains(&key) {
                 let statement = prepare_statement(vote.author, vote.index, *hash);
                 let scope = Scope::Epoch(certificate.identity);
-                verify_statement(&member.key, self.chain, scope, &statement, &vote.signature)
-                    .map_err(|_| wrong("a bad signature"))?;
+                if !self.scheme.holds(&member.key, self.chain, scope, &statement, &vote.signature) {
+                    return Err(wrong("a bad signature"));
+                }
                 self.known.insert(key);
             }
             authors.insert(vote.author.as_usize());

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use moult_core::Recovery;
 use moult_core::io::EpochStart;
 use moult_types::block::link;
 use moult_types::{BlockRecord, EpochNumber, GlobalIndex, Manifest};
@@ -33,10 +32,19 @@ impl Chain {
         record.global.0 > self.length()
     }
 
-    pub(crate) fn started(&mut self, node: usize, recovery: &Recovery) {
-        let last = recovery.ledger.as_ref().map_or(GlobalIndex(0), |ledger| ledger.global);
-        self.next.insert(node, last.next());
+    /// A process starts from a disk with these final blocks. What is final there is final, also
+    /// where the process ended before it handed it to execution.
+    pub(crate) fn started<'a>(
+        &mut self,
+        node: usize,
+        blocks: impl Iterator<Item = &'a Arc<BlockRecord>>,
+        epochs: &BTreeMap<EpochNumber, Manifest>,
+    ) -> Result<(), Violation> {
+        self.next.insert(node, GlobalIndex(1));
+        blocks.into_iter().try_for_each(|record| self.final_block(node, record, epochs))
     }
+
+    /// A block is final here: the node's next one, and the one that every other node has there.
 
     pub(crate) fn final_block(
         &mut self,
@@ -49,7 +57,7 @@ impl Chain {
         if *next != global {
             return Err(Violation::new(
                 "density",
-                format!("node {node} executes block {global}, expected {next}"),
+                format!("block {global} is final at node {node}, expected {next}"),
             ));
         }
         *next = global.next();
@@ -121,5 +129,50 @@ impl Chain {
         }
         self.starts.insert(number, start);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moult_types::{Block, CommitIndex, Digest};
+
+    use super::*;
+    use crate::modules::Modules;
+    use crate::plan::Plan;
+    use crate::world::World;
+
+    /// The chain's first blocks, each with a digest of its own.
+    fn blocks(manifest: &Manifest, salts: &[u8]) -> Vec<Arc<BlockRecord>> {
+        let identity = manifest.identity();
+        let mut parent = identity.digest();
+        let next = |(index, salt): (u64, &u8)| {
+            let batches = vec![Digest([*salt; 32])];
+            let block = Block { index: CommitIndex(index), time_ms: index, batches, state_root: None };
+            let hash = link(parent, block.body());
+            let epoch = manifest.number;
+            let record = BlockRecord { epoch, identity, global: GlobalIndex(index), parent, hash, block };
+            parent = hash;
+            Arc::new(record)
+        };
+        (1..).zip(salts).map(next).collect()
+    }
+
+    /// A node wrote that block 2 is final, crashed before it executed it, and goes on with block
+    /// 3 after its start. Nobody else had block 2 yet: Raft's seed 287.
+    #[test]
+    fn what_is_final_on_a_disk_is_final_though_nobody_executed_it() {
+        let manifest = World::new(1, Plan::quiet(), Modules::pbft(), false).genesis.manifest;
+        let epochs = BTreeMap::from([(manifest.number, manifest.clone())]);
+        let ours = blocks(&manifest, &[1, 2, 3]);
+        let mut chain = Chain::default();
+        chain.started(1, [].iter(), &epochs).unwrap();
+        chain.final_block(1, &ours[0], &epochs).unwrap();
+        chain.started(1, ours[..2].iter(), &epochs).unwrap();
+        chain.final_block(1, &ours[2], &epochs).unwrap();
+        assert_eq!(chain.length(), 3);
+        // Nor may another disk hold another block there, or miss one.
+        let others = blocks(&manifest, &[1, 9]);
+        assert_eq!(chain.started(2, others.iter(), &epochs).unwrap_err().property, "agreement");
+        assert_eq!(chain.started(2, ours[1..].iter(), &epochs).unwrap_err().property, "density");
     }
 }

@@ -17,11 +17,14 @@ use std::sync::Arc;
 use moult_core::Recovery;
 use moult_core::execution::Receipt;
 use moult_core::io::{Effect, Persist};
-use moult_types::{BlockRecord, Digest, EpochNumber, Genesis, HeldBatch, Manifest, Message, TransactionId};
+use moult_types::{
+    BlockRecord, Digest, EpochNumber, Genesis, GlobalIndex, HeldBatch, Manifest, Message, TransactionId,
+};
 
 use crate::clients::Clients;
 use crate::node::Node;
 use crate::report::Violation;
+use crate::signing::Scheme;
 
 /// All of them.
 pub(crate) struct Checks {
@@ -37,11 +40,11 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    pub(crate) fn new(genesis: &Genesis, nodes: &[Node]) -> Self {
+    pub(crate) fn new(genesis: &Genesis, nodes: &[Node], scheme: Scheme) -> Self {
         Self {
             epochs: BTreeMap::new(),
             chain: chain::Chain::default(),
-            certificates: certificates::Certificates::new(genesis.chain()),
+            certificates: certificates::Certificates::new(genesis.chain(), scheme),
             signatures: signatures::Signatures::new(nodes),
             barrier: barrier::Barriers::default(),
             governance: governance::Governance::default(),
@@ -56,7 +59,13 @@ impl Checks {
         if it.byzantine {
             return Ok(());
         }
-        self.chain.started(node, recovery);
+        let last = recovery.ledger.as_ref().map_or(GlobalIndex(0), |ledger| ledger.global);
+        let blocks = it.disk.now.blocks.range(..=last).map(|(_, record)| record);
+        self.chain.started(node, blocks, &self.epochs)?;
+        if it.disk.is_replaced() {
+            // Its store is a new one: it knows less than its guard, and signs nothing.
+            return Ok(());
+        }
         recovery::check(node, recovery)
     }
 
@@ -76,15 +85,13 @@ impl Checks {
         if it.byzantine {
             return Ok(());
         }
-        // Blocks first: an epoch's beginning refers to the last one.
+        // Blocks first: what was decided is counted in them.
         for effect in release {
-            if let Effect::Execute { record, batches } = effect {
-                if self.chain.is_new(record) {
-                    let manifest = self.epochs.get(&record.epoch);
-                    self.governance.block(record, batches, manifest)?;
-                }
-                self.chain.final_block(node, record, &self.epochs)?;
-                self.barrier.block(node, record)?;
+            if let Effect::Execute { record, batches } = effect
+                && self.chain.is_new(record)
+            {
+                let manifest = self.epochs.get(&record.epoch);
+                self.governance.block(record, batches, manifest)?;
             }
         }
         for persist in durable {
@@ -104,6 +111,20 @@ impl Checks {
             }
         }
         Ok(())
+    }
+
+    /// A block is handed to execution: what the step wrote is synced.
+    pub(crate) fn handed_over(
+        &mut self,
+        node: usize,
+        it: &Node,
+        record: &Arc<BlockRecord>,
+    ) -> Result<(), Violation> {
+        if it.byzantine {
+            return Ok(());
+        }
+        self.chain.final_block(node, record, &self.epochs)?;
+        self.barrier.block(node, record)
     }
 
     /// An honest node sends a message.
@@ -138,6 +159,7 @@ impl Checks {
     /// At the end: everything that was promised is there.
     pub(crate) fn finish(&self, nodes: &[Node], clients: &Clients) -> Result<(), Violation> {
         self.model.finish(clients)?;
+        clients.check_history()?;
         for (i, node) in nodes.iter().enumerate().filter(|(_, node)| !node.byzantine) {
             if node.disk.now.applied < clients.acked_max {
                 return Err(Violation::new("durability", format!("node {i} lacks acknowledged blocks")));

@@ -60,6 +60,7 @@ impl Reads {
 
     /// Reads that are not answered and whose process still runs.
     pub(crate) fn waiting(&self, nodes: &[Node]) -> usize {
-        self.open.values().filter(|read| nodes[read.node].life == read.life).count()
+        let waits = |read: &&Read| nodes[read.node].life == read.life && !nodes[read.node].is_left_out;
+        self.open.values().filter(waits).count()
     }
 }

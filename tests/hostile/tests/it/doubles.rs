@@ -6,7 +6,7 @@ use std::sync::Arc;
 use moult_core::ports::{EngineInstance, Fault};
 use moult_sdk::engine::{Action, Choice, Event, Info, InitError, Outcome, Recipients, Recovered, Settings};
 use moult_sdk::{AuthorityIndex, Committee, Digest, NowMs, Slot};
-use moult_sim::{Plan, Replace, Report, Violation, native_engines, run};
+use moult_sim::{Modules, Plan, Replace, Report, Violation, run};
 
 /// Changes an answer: the number of the step (0: `init`), what the step was given, the answer.
 pub(crate) type Tamper = fn(u64, &[Event], &mut Outcome) -> Result<(), Fault>;
@@ -68,7 +68,7 @@ pub(crate) fn cluster_with(name: &str, replace: &Replace) -> Report {
     for seed in seeds(name) {
         let plan = Plan::with_hostile(seed as usize % 4, replace.clone());
         let trace = std::env::var_os("MOULT_HOSTILE_SEED").is_some();
-        match run(seed, &plan, native_engines(), trace) {
+        match run(seed, &plan, &Modules::pbft(), trace) {
             Ok(report) => total.add(&report),
             // The seed alone does not repeat it: it is this engine's.
             Err(Violation { property, detail, at_us, .. }) => panic!(

@@ -3,7 +3,23 @@
 #![cfg(test)]
 
 use super::*;
-use crate::rng::Rng;
+
+/// SplitMix64.
+struct Rng(u64);
+
+impl Rng {
+    fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+}
 
 fn entry(called: u64, returned: u64, request: Request, outcome: Outcome) -> Entry {
     Entry { who: "c".into(), called, returned, request, outcome }
