@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use moult_sdk::{CommitIndex, Digest, Slot};
-use moult_types::{ChainId, EpochIdentity, GlobalIndex, PublicKey, Scope, SlotKind};
+use moult_types::{Certificate, ChainId, EpochIdentity, GlobalIndex, PublicKey, Round, Scope, SlotKind};
 
 use crate::io::GuardUpdate;
 
@@ -28,6 +28,9 @@ pub struct GuardState {
     pub start_count: u64,
     /// Last prepare of the epoch: (index, hash); index 0 before the first.
     pub prepared: (CommitIndex, Digest),
+    /// The certificate of the first round that the last commit of the epoch was signed with: of
+    /// its index and hash.
+    pub certified: Option<Certificate>,
     /// High-water mark of the final chain: (global index, hash); 0 before the first block.
     pub final_mark: (GlobalIndex, Digest),
     /// By engine kind: slots at or below are closed.
@@ -46,6 +49,7 @@ impl GuardState {
             identity,
             start_count: 0,
             prepared: (CommitIndex(0), identity.digest()),
+            certified: None,
             final_mark: (GlobalIndex(0), Digest::ZERO),
             released: BTreeMap::new(),
             slots: BTreeMap::new(),
@@ -54,12 +58,13 @@ impl GuardState {
 
     /// Replays one update; the file is a snapshot and the updates after it.
     pub fn apply(&mut self, update: &GuardUpdate) {
-        match *update {
-            GuardUpdate::Signed { scope, slot, digest } => {
+        match update {
+            &GuardUpdate::Signed { scope, slot, digest } => {
                 self.slots.insert((scope, slot.kind, slot.a, slot.b), digest);
             }
-            GuardUpdate::Prepared { index, hash } => self.prepared = (index, hash),
-            GuardUpdate::Released(slot) => {
+            &GuardUpdate::Prepared { index, hash } => self.prepared = (index, hash),
+            GuardUpdate::Committed(certificate) => self.certified = Some(certificate.as_ref().clone()),
+            &GuardUpdate::Released(slot) => {
                 let mark = self.released.entry(slot.kind).or_default();
                 *mark = (*mark).max((slot.a, slot.b));
                 let (scope, mark) = (Scope::Epoch(self.identity), *mark);
@@ -73,10 +78,11 @@ impl GuardState {
                     self.slots.remove(&key);
                 }
             }
-            GuardUpdate::Epoch { number, identity } => {
+            &GuardUpdate::Epoch { number, identity } => {
                 self.epoch = number;
                 self.identity = identity;
                 self.prepared = (CommitIndex(0), identity.digest());
+                self.certified = None;
                 self.released.clear();
                 // Votes and readiness of the epoch just closed may still be asked for again.
                 self.slots.retain(|(scope, ..), _| match scope {
@@ -84,9 +90,9 @@ impl GuardState {
                     Scope::Number(of) => of.0 + 1 >= number,
                 });
             }
-            GuardUpdate::Started { count } => self.start_count = count,
+            &GuardUpdate::Started { count } => self.start_count = count,
             // A node that gets its chain back from peers makes old blocks final once more.
-            GuardUpdate::FinalMark { global, hash } if global > self.final_mark.0 => {
+            &GuardUpdate::FinalMark { global, hash } if global > self.final_mark.0 => {
                 self.final_mark = (global, hash);
             }
             GuardUpdate::FinalMark { .. } => {}
@@ -231,6 +237,41 @@ impl Guard {
         }
         Ok(Some(self.note(GuardUpdate::Prepared { index, hash })))
     }
+
+    /// The certificate that the last commit in an epoch was signed with.
+    pub fn certified(&self, identity: EpochIdentity) -> Option<&Certificate> {
+        self.state.certified.as_ref().filter(|certificate| certificate.identity == identity)
+    }
+
+    /// K4: whether a commit may be signed for the block of a certificate of the first round,
+    /// which becomes durable with it: in the present epoch, above the last one. That the
+    /// certificate holds is the caller's to show. `Ok(None)`: the very same commit was signed
+    /// before, with that certificate or another one for the block.
+    ///
+    /// # Errors
+    /// The index is closed, or the certificate is for something else.
+    pub fn commit(
+        &mut self,
+        identity: EpochIdentity,
+        certificate: Certificate,
+    ) -> Result<Option<GuardUpdate>, GuardRefusal> {
+        if !self.enabled {
+            return Err(GuardRefusal::Disabled);
+        }
+        let is_present = identity == self.state.identity && certificate.identity == identity;
+        if !is_present || certificate.round != Round::Prepare {
+            return Err(GuardRefusal::Closed);
+        }
+        if let Some(last) = &self.state.certified {
+            if certificate.index < last.index {
+                return Err(GuardRefusal::Closed);
+            }
+            if certificate.index == last.index {
+                return if certificate.hash == last.hash { Ok(None) } else { Err(GuardRefusal::Conflict) };
+            }
+        }
+        Ok(Some(self.note(GuardUpdate::Committed(Box::new(certificate)))))
+    }
 }
 
 #[cfg(test)]
@@ -290,5 +331,36 @@ mod tests {
         assert!(matches!(guard.prepare(identity, CommitIndex(3), h(3), Some(h(2))), Ok(Some(_))));
         guard.note(GuardUpdate::Epoch { number: 1, identity: EpochIdentity([7; 32]) });
         assert_eq!(guard.prepare(identity, CommitIndex(4), h(4), Some(h(3))), Err(GuardRefusal::Closed));
+    }
+
+    #[test]
+    fn commits_rise_and_leave_their_certificate_behind() {
+        let mut guard = guard();
+        let identity = guard.state().identity;
+        let certificate = |round, index, hash| Certificate {
+            round,
+            identity,
+            index: CommitIndex(index),
+            hash: Digest([hash; 32]),
+            votes: Vec::new(),
+            bodies: Vec::new(),
+        };
+        let prepared = |index, hash| certificate(Round::Prepare, index, hash);
+        assert_eq!(
+            guard.commit(identity, certificate(Round::Commit, 2, 2)),
+            Err(GuardRefusal::Closed),
+            "no certificate of the first round"
+        );
+        assert!(matches!(guard.commit(identity, prepared(2, 2)), Ok(Some(_))));
+        assert_eq!(guard.commit(identity, prepared(2, 2)), Ok(None));
+        assert_eq!(guard.commit(identity, prepared(2, 3)), Err(GuardRefusal::Conflict));
+        assert_eq!(guard.commit(identity, prepared(1, 1)), Err(GuardRefusal::Closed));
+        assert!(matches!(guard.commit(identity, prepared(5, 5)), Ok(Some(_))));
+        assert_eq!(guard.certified(identity), Some(&prepared(5, 5)));
+        let next = EpochIdentity([7; 32]);
+        guard.note(GuardUpdate::Epoch { number: 1, identity: next });
+        assert_eq!((guard.certified(identity), guard.certified(next)), (None, None));
+        assert_eq!(guard.commit(identity, prepared(6, 6)), Err(GuardRefusal::Closed));
+        assert_eq!(guard.commit(next, prepared(6, 6)), Err(GuardRefusal::Closed));
     }
 }

@@ -220,6 +220,8 @@ pub enum GuardUpdate {
         /// `h_index`.
         hash: Digest,
     },
+    /// The last commit: the certificate that it was signed with, of its index and hash (K4).
+    Committed(Box<Certificate>),
     /// Engine slots of a kind at or below (a, b) are never signed again.
     Released(Slot),
     /// The guard enters an epoch: everything of former epochs is closed.
@@ -435,6 +437,12 @@ pub enum Event {
         nodes_total: u32,
         /// The highest final block that a peer told of.
         highest: GlobalIndex,
+    },
+    /// This node's chain is not the certified one: it prepares nothing more in this epoch, and
+    /// follows certificates.
+    Diverged {
+        /// A block at which they differ.
+        index: CommitIndex,
     },
     /// This node signs nothing: why.
     SigningStopped(String),

@@ -5,7 +5,7 @@
 //! sockets and no Wasm: the node and the simulator bring these.
 
 pub mod execution;
-pub mod finality;
+pub mod kernel;
 pub mod governance;
 pub mod guard;
 pub mod io;

@@ -1,16 +1,19 @@
 //! What of a peer's message must hold before the replica sees it.
 //!
 //! Pure and `Send`: the shell runs it on the peer's own task, off the replica's thread.
-//! Engine statements, prepares and batches are verified here; blocks and governance carry
+//! Engine statements, the kernel's votes and batches are verified here; blocks and governance carry
 //! their own proofs, which the replica checks against its chain.
 
 use std::sync::Arc;
 
 use moult_crypto::Keyring;
 use moult_types::{
-    ChainId, EpochIdentity, EpochLimits, EpochNumber, HeldBatch, Message, Scope, SignedBatch, SlotKind,
+    Certificate, ChainId, Committee, EpochIdentity, EpochLimits, EpochNumber, HeldBatch, Message, Round,
+    Scope, Signed, SignedBatch, SlotKind,
 };
 use thiserror::Error;
+
+use crate::kernel::{CertificateError, check_certificate};
 
 /// A message that passed [`VerifyContext::check`].
 #[derive(Clone, Debug)]
@@ -51,6 +54,8 @@ pub struct VerifyContext {
     pub identity: EpochIdentity,
     /// Keys of the present committee.
     pub keyring: Keyring,
+    /// The present committee.
+    pub committee: Committee,
     /// The former epoch: its batches may still be ordered.
     pub former: Option<(EpochIdentity, Keyring)>,
     /// Sizes.
@@ -82,15 +87,11 @@ impl VerifyContext {
                     self.verify(signed)?;
                 }
             }
-            Message::Prepare { identity, vote } => {
+            Message::Votes { identity, votes, certificate } => {
                 if let Some(early) = self.epoch_of(*identity, &message) {
                     return Err(early);
                 }
-                let slot = vote.statement.slot;
-                if slot.kind != SlotKind::PREPARE || slot.b != 0 || slot.a == 0 {
-                    return Err(Unverified::Bad("a prepare with another statement".into()));
-                }
-                self.verify(vote)?;
+                self.check_votes(votes, certificate.as_deref())?;
             }
             Message::Batches(_)
             | Message::Status(_)
@@ -104,6 +105,30 @@ impl VerifyContext {
             | Message::ModulePart { .. } => {}
         }
         Ok(VerifiedMessage { message, held: Vec::new() })
+    }
+
+    fn check_votes(&self, votes: &[Signed], certificate: Option<&Certificate>) -> Result<(), Unverified> {
+        if votes.len() > Round::ALL.len() {
+            return Err(Unverified::Bad("more votes than there are rounds".into()));
+        }
+        for vote in votes {
+            if Round::of(&vote.statement).is_none() {
+                return Err(Unverified::Bad("a vote with another statement".into()));
+            }
+            self.verify(vote)?;
+        }
+        let Some(certificate) = certificate else { return Ok(()) };
+        self.check_certificate(certificate, Round::Prepare)
+            .map_err(|e| Unverified::Bad(format!("a certificate does not hold: {e}")))
+    }
+
+    /// A certificate of the present epoch.
+    ///
+    /// # Errors
+    /// Why it proves nothing.
+    pub fn check_certificate(&self, certificate: &Certificate, round: Round) -> Result<(), CertificateError> {
+        let window = self.limits.window_blocks;
+        check_certificate(certificate, round, self.identity, &self.committee, &self.keyring, window)
     }
 
     fn check_batches(&self, batches: Vec<SignedBatch>) -> Result<Vec<Arc<HeldBatch>>, Unverified> {
@@ -142,7 +167,7 @@ impl VerifyContext {
         }
     }
 
-    fn verify(&self, signed: &moult_types::Signed) -> Result<(), Unverified> {
+    fn verify(&self, signed: &Signed) -> Result<(), Unverified> {
         let (statement, scope) = (&signed.statement, Scope::Epoch(self.identity));
         self.keyring
             .verify(scope, statement, &signed.signature)

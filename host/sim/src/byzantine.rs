@@ -22,7 +22,14 @@ pub(crate) fn forge(message: &Message, rng: &mut Rng) -> Message {
                 flip(&mut signed.statement.digest.0, rng);
             }
         }
-        Message::Prepare { vote, .. } => vote.statement.slot.a += rng.range(1, 3),
+        Message::Votes { votes, certificate, .. } => match certificate {
+            Some(certificate) if rng.chance(500) => certificate.index.0 += rng.range(1, 3),
+            _ => {
+                if let Some(vote) = votes.first_mut() {
+                    vote.statement.slot.a += rng.range(1, 3);
+                }
+            }
+        },
         Message::Status(status) => {
             status.last_final = GlobalIndex(status.last_final.0 + rng.range(1, 50));
             status.hash = Digest([7; 32]);
@@ -50,10 +57,7 @@ pub(crate) fn forge(message: &Message, rng: &mut Rng) -> Message {
                 }
             }
         },
-        Message::ReadReply { prepared, last_final, .. } => {
-            *prepared = CommitIndex(rng.below(prepared.0 + 40));
-            *last_final = CommitIndex(rng.below(last_final.0 + 40));
-        }
+        Message::ReadReply { index, .. } => *index = CommitIndex(rng.below(index.0 + 40)),
         _ => {}
     }
     message

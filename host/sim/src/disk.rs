@@ -143,6 +143,11 @@ impl Disk {
         lost
     }
 
+    /// The guard as a crash would leave it.
+    pub(crate) fn durable_guard(&self) -> &GuardState {
+        &self.guard
+    }
+
     /// Batches of final blocks, oldest first.
     pub(crate) fn final_batches(&self) -> Vec<Digest> {
         let blocks = self.now.blocks.range(..=self.now.last_final);

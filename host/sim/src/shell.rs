@@ -272,6 +272,10 @@ impl World {
                 });
                 self.changes_seen(&record);
             }
+            CoreEvent::Diverged { index } => {
+                self.log(node, || format!("diverged at {index:?}"));
+                self.report.note("diverged");
+            }
             CoreEvent::SigningStopped(reason) => {
                 self.log(node, || format!("signs nothing: {reason}"));
                 self.report.note("signing stopped");

@@ -67,7 +67,7 @@ impl Trace {
                         self.add(payload.as_deref().unwrap_or_default());
                         statements.iter().for_each(|signed| self.add(&signed.signature.0));
                     }
-                    Message::Prepare { vote, .. } => self.add(&vote.signature.0),
+                    Message::Votes { votes, .. } => votes.iter().for_each(|vote| self.add(&vote.signature.0)),
                     _ => self.number(12),
                 },
                 Effect::ReadAt { global, .. } => self.number(global.0),

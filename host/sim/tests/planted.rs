@@ -31,7 +31,8 @@ fn a_node_that_goes_on_past_the_barrier() {
 
 #[test]
 fn a_guard_that_is_not_synced() {
-    assert_eq!(caught(Planted::UnsyncedGuard, 50), "one digest a slot");
+    // Before it signs anything twice it shows a commit that rests on nothing durable.
+    assert_eq!(caught(Planted::UnsyncedGuard, 50), "durable certificate");
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub mod statement;
 pub use batch::{
     Batch, ClientId, ClientTransaction, HeldBatch, SignedBatch, SystemTransaction, Transaction, TransactionId,
 };
-pub use block::{Block, BlockRecord, Certificate, CertificateVote};
+pub use block::{Block, BlockRecord, Certificate, CertificateVote, Round};
 pub use codec::{DecodeError, decode, encode};
 pub use committee::{Committee, CommitteeError, Member};
 pub use governance::{Activation, EpochChangeProposal, ProposalId, SignedProposal};

@@ -23,12 +23,16 @@ pub enum Message {
     },
     /// Batches, pushed by their author or asked for.
     Batches(Vec<SignedBatch>),
-    /// The sender holds the chain to this block durably.
-    Prepare {
+    /// The sender's latest votes in the rounds of the finality kernel; each counts for every
+    /// block below it.
+    Votes {
         /// Which epoch.
         identity: EpochIdentity,
-        /// A prepare statement.
-        vote: Signed,
+        /// At most one of each round.
+        votes: Vec<Signed>,
+        /// When they are sent again: the highest certificate of the first round that the sender
+        /// holds.
+        certificate: Option<Box<Certificate>>,
     },
     /// Where the sender is; sent when it changes, at most a few times a second.
     Status(Status),
@@ -54,10 +58,9 @@ pub enum Message {
         nonce: u64,
         /// The sender's epoch.
         epoch: EpochNumber,
-        /// The highest index it has signed a prepare for.
-        prepared: CommitIndex,
-        /// Its last final index: `prepared` is at most the window above.
-        last_final: CommitIndex,
+        /// In a certified epoch the highest block that the sender holds a certificate of the
+        /// first round for, or knows to be final; in a graduated one the block of a marker.
+        index: CommitIndex,
     },
     /// Ask for a part of a module.
     FetchModule {

@@ -1,22 +1,18 @@
-//! From the engine's order to final blocks: assemble, prepare, certify, hand to execution.
+//! From the engine's order to final blocks: assemble, let a quorum decide, hand to execution.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use moult_sdk::engine::{Commit, Event as EngineEvent};
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest};
-use moult_types::block::{link, prepare_statement};
-use moult_types::{
-    Block, BlockRecord, Certificate, EpochIdentity, Finality, GlobalIndex, HeldBatch, Message, Scope, Signed,
-};
+use moult_types::block::link;
+use moult_types::{Block, BlockRecord, Certificate, Finality, GlobalIndex, HeldBatch};
 
 use super::{Epoch, Replica, global_of};
-use crate::finality::HeldBlock;
 use crate::governance::{Present, block_time, note_times};
 use crate::io::{Effect, Event, GuardUpdate, Persist, Target};
+use crate::kernel::HeldBlock;
 
-/// A prepare that did not lead to a final block is sent again after this time.
-const RESEND_PREPARE_MS: u64 = 300;
 /// A missing batch is asked for after this time: mostly its author has sent it to all, and the
 /// proposal that names it was faster.
 const PUSHED_MS: u64 = 10;
@@ -24,11 +20,6 @@ const PUSHED_MS: u64 = 10;
 const REFETCH_MS: u64 = 200;
 /// Most digests in one question.
 const FETCH_MAX: usize = 256;
-/// In a graduated epoch nothing waits for certificates: a prepare is signed for so much of the
-/// window at once,
-const PREPARES_A_WINDOW: u64 = 4;
-/// or after this time.
-const PREPARE_LATER_MS: u64 = 25;
 /// Batches that one `final` event names, roughly: a node that catches up makes several.
 const FINAL_BATCHES_MAX: usize = 4096;
 
@@ -39,6 +30,7 @@ impl Replica {
             let assembled = self.assemble();
             self.execute_ahead();
             self.sign_prepare();
+            self.sign_commit();
             let made_final = self.certify();
             if !assembled && !made_final {
                 return;
@@ -47,7 +39,7 @@ impl Replica {
     }
 
     /// The barrier, where one is set by the final chain.
-    fn barrier(&self) -> Option<CommitIndex> {
+    pub(super) fn barrier(&self) -> Option<CommitIndex> {
         #[cfg(feature = "planted")]
         if self.settings.planted == Some(super::Planted::PastBarrier) {
             return None;
@@ -123,7 +115,7 @@ impl Replica {
             held.batches.iter().map(AsRef::as_ref),
         );
         if held.record.block.index == self.guard.state().prepared.0 {
-            self.prepared_on_chain = Some(held.record.hash);
+            self.voting.prepared_on_chain = Some(held.record.hash);
         }
         self.finality.push(held);
     }
@@ -160,82 +152,6 @@ impl Replica {
         self.out.release.push(Effect::Execute { record, batches });
         if marker.is_some() {
             self.on_read_marker(index);
-        }
-    }
-
-    /// K3: at most a window past the last final block, never past the barrier, above the
-    /// last prepare and on a chain through it. All payloads and blocks are in this step's
-    /// durable part or were durable before.
-    fn sign_prepare(&mut self) {
-        let Some(author) = self.epoch.me else { return };
-        let (top, _) = self.finality.top();
-        let window = self.epoch.start.manifest.limits.window_blocks;
-        let index = top.min(CommitIndex(self.finality.last_final().0 + window));
-        let index = self.barrier().map_or(index, |barrier| index.min(barrier));
-        let Some(hash) = self.finality.hash_at(index) else { return };
-        let (last, _) = self.guard.state().prepared;
-        if index.0 == 0 || self.diverged || (index <= last && self.last_prepare.is_some()) {
-            return;
-        }
-        if self.next_prepare_ms().is_some_and(|at| at > self.now.mono_ms) {
-            return;
-        }
-        let Ok(update) = self.guard.prepare(self.epoch.identity, index, hash, self.prepared_on_chain) else {
-            return;
-        };
-        self.out.durable.extend(update.map(Persist::Guard));
-        self.prepared_on_chain = Some(hash);
-        let statement = prepare_statement(author, index, hash);
-        let signature = self.signer.sign_statement(self.chain, Scope::Epoch(self.epoch.identity), &statement);
-        let vote = Signed { statement, signature };
-        self.finality.add_vote(author, index, hash, signature);
-        self.last_prepare = Some((vote, self.now.mono_ms));
-        self.send(self.members(), Message::Prepare { identity: self.epoch.identity, vote });
-    }
-
-    /// When the next prepare is signed at the latest, if there is something to sign that may wait
-    /// for more blocks: one of a graduated epoch, before its barrier.
-    pub(super) fn next_prepare_ms(&self) -> Option<u64> {
-        let (signed, at_ms) = self.last_prepare.filter(|_| self.guard.is_enabled() && !self.diverged)?;
-        let window = self.epoch.start.manifest.limits.window_blocks;
-        let unsigned = self.finality.executed().0.saturating_sub(signed.statement.slot.a);
-        let may_wait = self.is_graduated() && self.barrier().is_none();
-        (may_wait && (1..window.div_ceil(PREPARES_A_WINDOW)).contains(&unsigned))
-            .then_some(at_ms + PREPARE_LATER_MS)
-    }
-
-    pub(super) fn resend_prepare(&mut self) {
-        let Some((vote, at)) = self.last_prepare else { return };
-        let outstanding = vote.statement.slot.a > self.finality.last_final().0;
-        if outstanding && at + RESEND_PREPARE_MS <= self.now.mono_ms {
-            self.last_prepare = Some((vote, self.now.mono_ms));
-            self.send(self.members(), Message::Prepare { identity: self.epoch.identity, vote });
-        }
-    }
-
-    pub(super) fn on_prepare(&mut self, identity: EpochIdentity, vote: Signed) {
-        if identity == self.epoch.identity {
-            let statement = vote.statement;
-            self.finality.add_vote(
-                statement.author,
-                CommitIndex(statement.slot.a),
-                statement.digest,
-                vote.signature,
-            );
-        }
-    }
-
-    fn certify(&mut self) -> bool {
-        if self.closing() {
-            return false;
-        }
-        // The observer has no chain of its own to count votes on; it follows certificates.
-        match self.finality.certifiable(&self.epoch.committee) {
-            Some(certificate) => {
-                self.finalize(certificate);
-                true
-            }
-            None => false,
         }
     }
 

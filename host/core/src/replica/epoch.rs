@@ -10,10 +10,11 @@ use std::sync::Arc;
 use moult_sdk::{CommitIndex, Digest};
 use moult_types::{GlobalIndex, PublicKey};
 
+use super::votes::Voting;
 use super::{Epoch, Replica};
-use crate::finality::Finality;
 use crate::governance::Ledger;
 use crate::io::{Effect, EpochStart, Event, GuardUpdate, Persist};
+use crate::kernel::Finality;
 
 impl Replica {
     /// The barrier block is final: nothing of this epoch is ordered any more.
@@ -67,8 +68,6 @@ impl Replica {
         #[cfg(feature = "planted")]
         self.plant();
         self.top_times_ms = self.ledger.author_times_ms.clone();
-        self.last_prepare = None;
-        self.diverged = false;
         self.ordering.missing.clear();
         self.ordering.asks.clear();
         self.duties.clear();
@@ -99,10 +98,11 @@ impl Replica {
         let state = self.guard.state();
         if state.identity == identity {
             if self.guard.state().prepared.0 == CommitIndex(0) {
-                self.prepared_on_chain = Some(identity.digest());
+                self.voting.prepared_on_chain = Some(identity.digest());
             }
             return;
         }
+        self.voting = Voting::begin(identity);
         if state.epoch >= number {
             // Also where nothing is signed anyway: a node that gets its chain back from peers goes
             // through epochs that its guard has left.
@@ -117,7 +117,6 @@ impl Replica {
             return;
         }
         self.note_guard(GuardUpdate::Epoch { number, identity });
-        self.prepared_on_chain = Some(identity.digest());
     }
 
     /// Tells the shell what an epoch needs: keys, peers, engine.

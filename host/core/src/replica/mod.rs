@@ -1,8 +1,8 @@
 //! One node's replica: [`Replica::step`] takes what happened and answers with a [`Step`].
 //!
 //! ```text
-//! submit -> batching -> (pending batches) -> ordering (engine) -> chain (assemble, prepare,
-//! certify) -> Execute;  final blocks -> ledger -> duties (check, vote, ready) -> batching
+//! submit -> batching -> (pending batches) -> ordering (engine) -> chain (assemble) -> votes
+//! (prepare, commit) -> Execute;  final blocks -> ledger -> duties (check, vote, ready) -> batching
 //!                                              \-> epoch (barrier, switch)
 //! ```
 //! One file a concern; this one holds the state they share and the order in which they run.
@@ -16,6 +16,7 @@ mod reads;
 mod settings;
 mod signatures;
 mod sync;
+mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,10 +28,10 @@ use moult_types::{
     Scope, Signature, Signed, Statement,
 };
 
-use crate::finality::{Finality, HeldBlock};
 use crate::governance::Ledger;
 use crate::guard::{Guard, GuardRefusal, GuardState};
 use crate::io::{Effect, EpochStart, Event, GuardUpdate, Input, Now, Persist, Step, Target};
+use crate::kernel::{Finality, HeldBlock};
 use crate::verify::VerifyContext;
 
 #[cfg(feature = "planted")]
@@ -42,6 +43,7 @@ use duties::Duties;
 use ordering::Ordering;
 use reads::Reads;
 use sync::Sync;
+use votes::Voting;
 
 /// How often timers of the host itself are looked at, in milliseconds.
 const HOUSEKEEPING_MS: u64 = 100;
@@ -68,11 +70,7 @@ pub struct Replica {
     finality: Finality,
     /// Latest batch times up to the top of the chain held here.
     top_times_ms: Vec<u64>,
-    /// Hash of this node's chain at the last index it prepared in this epoch.
-    prepared_on_chain: Option<Digest>,
-    last_prepare: Option<(Signed, u64)>,
-    /// A certificate was at odds with blocks held here: no more prepares in this epoch (K6).
-    diverged: bool,
+    voting: Voting,
     guard: Guard,
     pending: BTreeMap<Digest, Arc<HeldBatch>>,
     pending_bytes: BTreeMap<AuthorityIndex, usize>,
@@ -119,9 +117,7 @@ impl Replica {
             next_housekeeping_ms: now.mono_ms + HOUSEKEEPING_MS,
             finality: Finality::new(epoch.identity, window, ledger.index, ledger.hash),
             top_times_ms: ledger.author_times_ms.clone(),
-            prepared_on_chain: recovery.prepared_on_chain,
-            last_prepare: None,
-            diverged: false,
+            voting: Voting::recovered(recovery.prepared_on_chain),
             guard: Guard::new(recovery.guard, recovery.signing_stopped.is_none()),
             pending: BTreeMap::new(),
             pending_bytes: BTreeMap::new(),
@@ -274,14 +270,12 @@ impl Replica {
                 self.on_engine_message(from, identity, payload, statements);
             }
             Message::Batches(_) => held.into_iter().for_each(|batch| self.receive_batch(batch)),
-            Message::Prepare { identity, vote } => self.on_prepare(identity, vote),
+            Message::Votes { identity, votes, certificate } => self.on_votes(identity, votes, certificate),
             Message::Status(status) => self.on_status(from, status),
             Message::System(system) => self.relay(system),
             Message::Blocks(blocks) => self.on_blocks(from, *blocks),
             Message::ReadQuery { nonce } => self.on_read_query(from, nonce),
-            Message::ReadReply { nonce, epoch, prepared, last_final } => {
-                self.on_read_reply(from, nonce, epoch, prepared, last_final);
-            }
+            Message::ReadReply { nonce, epoch, index } => self.on_read_reply(from, nonce, epoch, index),
             // Served by the node from its store.
             Message::FetchBatches(_)
             | Message::FetchBlocks { .. }
@@ -306,6 +300,7 @@ impl Replica {
             self.place_read_marker();
             self.close_batches();
         }
+        self.send_votes_signed();
         self.ask_missing();
         self.ask_reads();
         self.tell_status();
@@ -315,7 +310,7 @@ impl Replica {
         self.fire_engine_timers();
         if self.now.mono_ms >= self.next_housekeeping_ms {
             self.next_housekeeping_ms = self.now.mono_ms + HOUSEKEEPING_MS;
-            self.resend_prepare();
+            self.resend_votes();
             self.resend_batches();
             self.ordering.told_again.clear();
             self.housekeep_sync();
@@ -402,6 +397,7 @@ impl Replica {
             number: self.epoch.start.manifest.number,
             identity: self.epoch.identity,
             keyring: self.epoch.keyring.clone(),
+            committee: self.epoch.committee.clone(),
             former: self.epoch.former.clone(),
             limits: self.epoch.start.manifest.limits.clone(),
         }

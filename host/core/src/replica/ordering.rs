@@ -479,7 +479,7 @@ impl Replica {
             let held = self.finality.block(index).map(|held| &held.record.block.batches);
             let known = held.or_else(|| self.ordering.ordered.get(&index).map(|commit| &commit.batches));
             if known.is_some_and(|known| *known != commit.batches) {
-                self.diverged = true;
+                self.diverge(index);
                 return Err(format!("commit {} came again with other content", index.0));
             }
             return Ok(());

@@ -1,9 +1,10 @@
 //! Linearizable reads without a log entry, whatever the engine.
 //!
-//! A write is acknowledged only when a quorum has signed prepares for its block. So a node
-//! that asks everyone for the highest index they signed, and hears a quorum, hears at least
-//! one honest node that signed for every block acknowledged before it asked: once it has
-//! executed the highest index named, the read is current. A liar can name an index that
+//! A write is acknowledged only when a quorum has committed to its block, and whoever commits
+//! holds a certificate of the first round for it durably. So a node that asks everyone for the
+//! highest such certificate, and hears a quorum, hears one honest node that holds one at or above
+//! every block acknowledged before it asked: once it has executed the highest index named, the
+//! read is current. A liar can name an index that
 //! does not exist and delay a read; after a while its answers are left out where others
 //! make a quorum.
 //!
@@ -93,8 +94,7 @@ impl Replica {
         let global = GlobalIndex(self.epoch.start.base.0 + index.0);
         self.out.release.push(Effect::ReadAt { ids: marker.ids, global });
         for (peer, nonce) in marker.peers {
-            let (epoch, last_final) = (self.epoch.start.manifest.number, self.finality.last_final());
-            let reply = Message::ReadReply { nonce, epoch, prepared: index, last_final };
+            let reply = Message::ReadReply { nonce, epoch: self.epoch.start.manifest.number, index };
             self.send(Target::Keys(vec![peer]), reply);
         }
     }
@@ -111,7 +111,7 @@ impl Replica {
         let ids = std::mem::take(&mut self.reads.waiting);
         let mut answers = BTreeMap::new();
         if let Some(me) = self.epoch.me.filter(|_| self.guard.is_enabled()) {
-            answers.insert(me, self.highest_prepared());
+            answers.insert(me, self.highest_certified());
         }
         self.reads.round = Some(Round { nonce, ids, asked_ms: self.now.mono_ms, answers });
         self.send(self.members(), Message::ReadQuery { nonce });
@@ -133,8 +133,7 @@ impl Replica {
         let reply = Message::ReadReply {
             nonce,
             epoch: self.epoch.start.manifest.number,
-            prepared: self.highest_prepared(),
-            last_final: self.finality.last_final(),
+            index: self.highest_certified(),
         };
         self.send(Target::Keys(vec![from]), reply);
     }
@@ -144,23 +143,17 @@ impl Replica {
         from: PublicKey,
         nonce: u64,
         epoch: EpochNumber,
-        prepared: CommitIndex,
-        last_final: CommitIndex,
+        index: CommitIndex,
     ) {
         let Some(author) = self.epoch.committee.index_of_key(&from) else { return };
         let number = self.epoch.start.manifest.number;
-        let window = self.epoch.start.manifest.limits.window_blocks;
         let Some(round) = self.reads.round.as_mut().filter(|round| round.nonce == nonce) else { return };
         if epoch > number {
             // The epoch is over elsewhere: only a round in the new one says anything.
             return;
         }
-        // One that has not reached this epoch has signed nothing in it.
-        let index = if epoch < number {
-            CommitIndex(0)
-        } else {
-            prepared.min(CommitIndex(last_final.0.saturating_add(window)))
-        };
+        // One that has not reached this epoch has committed to nothing in it.
+        let index = if epoch < number { CommitIndex(0) } else { index };
         round.answers.insert(author, index);
         self.finish_round();
         self.serve_reads();
@@ -239,10 +232,8 @@ impl Replica {
         reads.distrusted.clear();
     }
 
-    fn highest_prepared(&self) -> CommitIndex {
-        let (prepared, _) = self.guard.state().prepared;
-        let signed =
-            if self.guard.state().identity == self.epoch.identity { prepared } else { CommitIndex(0) };
-        signed.max(self.finality.last_final())
+    fn highest_certified(&self) -> CommitIndex {
+        let certified = self.guard.certified(self.epoch.identity).map_or(CommitIndex(0), |c| c.index);
+        certified.max(self.finality.last_final())
     }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use moult_sdk::{CommitIndex, Digest};
 use moult_types::block::link;
 use moult_types::message::{Blocks, Status};
-use moult_types::{BlockRecord, GlobalIndex, HeldBatch, Message, PublicKey, Scope, SignedBatch};
+use moult_types::{BlockRecord, GlobalIndex, HeldBatch, Message, PublicKey, Round, Scope, SignedBatch};
 
-use super::Replica;
-use crate::finality::{HeldBlock, check_certificate};
+use super::{Epoch, Replica};
 use crate::io::{Effect, Event, Persist, Target};
+use crate::kernel::{HeldBlock, check_certificate};
 
 /// A changed status is told at most so often, and an unchanged one so often at least.
 const STATUS_CHANGED_MS: u64 = 50;
@@ -69,7 +69,7 @@ impl Sync {
 impl Replica {
     pub(super) fn on_early(&mut self, from: PublicKey, message: Message) {
         let present = match &message {
-            Message::Engine { identity, .. } | Message::Prepare { identity, .. } => {
+            Message::Engine { identity, .. } | Message::Votes { identity, .. } => {
                 *identity == self.epoch.identity
             }
             Message::Batches(batches) => {
@@ -89,9 +89,7 @@ impl Replica {
         if up {
             self.sync.peers.entry(key).or_insert(None);
             self.sync.status_due = true;
-            if let Some((vote, _)) = self.last_prepare {
-                self.send(Target::Keys(vec![key]), Message::Prepare { identity: self.epoch.identity, vote });
-            }
+            self.tell_votes(Target::Keys(vec![key]));
         } else {
             self.sync.peers.remove(&key);
             if self.sync.asked.is_some_and(|(peer, ..)| peer == key) {
@@ -172,7 +170,7 @@ impl Replica {
         {
             return;
         }
-        let follows = self.epoch.me.is_none() || self.diverged || !self.ordering.is_running();
+        let follows = self.epoch.me.is_none() || self.voting.diverged || !self.ordering.is_running();
         let window = self.epoch.start.manifest.limits.window_blocks;
         let patient = !follows && self.sync.last_progress_ms + BEHIND_MS > now_ms;
         if let Some((peer, ..)) = self.sync.asked.take() {
@@ -236,20 +234,15 @@ impl Replica {
             return Ok(Vec::new());
         }
         let window = self.epoch.start.manifest.limits.window_blocks;
-        check_certificate(
-            certificate,
-            self.epoch.identity,
-            &self.epoch.committee,
-            &self.epoch.keyring,
-            window,
-        )
+        let Epoch { identity, committee, keyring, .. } = &self.epoch;
+        check_certificate(certificate, Round::Commit, *identity, committee, keyring, window)
         .map_err(|e| format!("the certificate does not hold: {e}"))?;
         let mut payloads: BTreeMap<Digest, Arc<HeldBatch>> = BTreeMap::new();
         for signed in blocks.batches {
             let batch = self.check_batch(signed)?;
             payloads.insert(batch.digest, batch);
         }
-        let (mut index, mut hash) = (self.finality.last_final(), self.ledger.hash);
+        let (mut index, mut hash) = (self.finality.last_final(), self.finality.last_hash());
         let mut held = Vec::new();
         for record in blocks.blocks {
             if record.block.index <= index {
@@ -315,17 +308,11 @@ impl Replica {
             })
             .map(|held| held.record.block.index);
         if let Some(index) = fork.filter(|index| *index <= self.finality.executed()) {
-            // K16: the engine was wrong, here or elsewhere, and what was executed cannot be undone.
-            self.halt(format!(
-                "a quorum certified another block {} of this epoch than the one that was executed here on \
-                 the engine's word (the epoch is graduated): this node's state is not that of the chain",
-                index.0
-            ));
+            self.halt_executed_otherwise(index);
             return false;
         }
         if let Some(index) = fork {
-            // K6: the certificate wins; this node prepares no more in this epoch.
-            self.diverged = true;
+            self.diverge(index);
             self.drop_blocks_above(CommitIndex(index.0 - 1));
         }
         for held in certified {

@@ -13,7 +13,7 @@ use moult_core::{Recovery, Replica};
 use moult_crypto::Signer;
 use moult_sdk::engine::{self, Action, Event, InitError, Outcome, Recovered};
 use moult_sdk::{Committee as EngineCommittee, NowMs};
-use moult_types::block::prepare_statement;
+use moult_types::block::vote_statement;
 use moult_types::*;
 
 use crate::support::*;
@@ -172,7 +172,7 @@ impl Node {
         self.give(Input::Submit(vec![ClientTransaction { client, seq, payload: vec![1] }]))
     }
 
-    /// The engine commits these batches as the next block, and two others prepare it.
+    /// The engine commits these batches as the next block, and two others vote for it.
     fn commit(&mut self, index: u64, batches: Vec<Digest>) {
         let commit = engine::Commit { index: CommitIndex(index), batches, round: 0, leader: None };
         self.engine.will(vec![Action::Commit(commit)]);
@@ -183,14 +183,21 @@ impl Node {
         });
         let hash = hash.expect("the block is assembled");
         for author in [1, 2] {
-            let statement = prepare_statement(AuthorityIndex(author.into()), CommitIndex(index), hash);
-            let scope = Scope::Epoch(self.manifest.identity());
-            let signature = keys(author).sign_statement(CHAIN, scope, &statement);
-            let vote = Signed { statement, signature };
-            self.hear(author, Message::Prepare { identity: self.manifest.identity(), vote });
+            self.hear(author, votes(&self.manifest, author, index, hash));
         }
         assert_eq!(self.executed.last().map(|record| record.block.index.0), Some(index));
     }
+}
+
+/// What an authority sends that prepared a block and committed to it.
+pub(crate) fn votes(manifest: &Manifest, author: u8, index: u64, hash: Digest) -> Message {
+    let identity = manifest.identity();
+    let vote = |round| {
+        let statement = vote_statement(round, AuthorityIndex(author.into()), CommitIndex(index), hash);
+        let signature = keys(author).sign_statement(CHAIN, Scope::Epoch(identity), &statement);
+        Signed { statement, signature }
+    };
+    Message::Votes { identity, votes: Round::ALL.map(vote).into(), certificate: None }
 }
 
 pub(crate) fn batches(step: &Step) -> Vec<Arc<HeldBatch>> {
@@ -387,8 +394,7 @@ fn a_node_whose_guard_is_lost_takes_no_part_in_reads() {
     let reply = |last: u64| Message::ReadReply {
         nonce: 0,
         epoch: EpochNumber(0),
-        prepared: CommitIndex(last),
-        last_final: CommitIndex(last),
+        index: CommitIndex(last),
     };
     let is_placed = |effect: &Effect| matches!(effect, Effect::ReadAt { .. });
     assert!(!node.hear(1, reply(0)).release.iter().any(is_placed));

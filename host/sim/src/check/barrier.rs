@@ -38,7 +38,7 @@ impl Barriers {
         self.reach(node, record.identity, record.block.index.0)
     }
 
-    pub(crate) fn prepare(
+    pub(crate) fn vote(
         &mut self,
         node: usize,
         identity: EpochIdentity,

@@ -4,6 +4,7 @@
 mod barrier;
 mod certificates;
 pub(crate) mod chain;
+mod commits;
 mod governance;
 mod model;
 pub(crate) mod reads;
@@ -16,8 +17,10 @@ use std::sync::Arc;
 
 use moult_core::Recovery;
 use moult_core::execution::Receipt;
-use moult_core::io::{Effect, Persist};
-use moult_types::{BlockRecord, Digest, EpochNumber, Genesis, HeldBatch, Manifest, Message, TransactionId};
+use moult_core::io::{Effect, GuardUpdate, Persist};
+use moult_types::{
+    BlockRecord, Digest, EpochNumber, Genesis, HeldBatch, Manifest, Message, Round, TransactionId,
+};
 
 use crate::clients::Clients;
 use crate::node::Node;
@@ -91,7 +94,7 @@ impl Checks {
             match persist {
                 Persist::Final { certificate, ledger, .. } => {
                     let manifest = self.epochs.values().find(|m| m.identity() == certificate.identity);
-                    self.certificates.check(node, certificate, manifest)?;
+                    self.certificates.check(node, certificate, Round::Commit, manifest)?;
                     self.barrier.ledger(node, certificate.identity, ledger)?;
                     self.governance.ledger(node, certificate.identity, ledger)?;
                 }
@@ -99,6 +102,10 @@ impl Checks {
                     self.chain.epoch(node, start)?;
                     self.barrier.epoch(node, start)?;
                     self.epochs.insert(start.manifest.number, start.manifest.clone());
+                }
+                Persist::Guard(GuardUpdate::Committed(certificate)) => {
+                    let manifest = self.epochs.values().find(|m| m.identity() == certificate.identity);
+                    self.certificates.check(node, certificate, Round::Prepare, manifest)?;
                 }
                 _ => {}
             }
@@ -111,9 +118,16 @@ impl Checks {
         if nodes[node].byzantine {
             return Ok(());
         }
-        if let Message::Prepare { identity, vote } = message {
-            self.barrier.prepare(node, *identity, vote.statement.slot.a)?;
-            self.certificates.made(*identity, vote);
+        if let Message::Votes { identity, votes, certificate } = message {
+            for vote in votes {
+                self.barrier.vote(node, *identity, vote.statement.slot.a)?;
+                self.certificates.made(*identity, vote);
+                commits::sent(node, &nodes[node], *identity, vote)?;
+            }
+            if let Some(certificate) = certificate {
+                let manifest = self.epochs.values().find(|m| m.identity() == *identity);
+                self.certificates.check(node, certificate, Round::Prepare, manifest)?;
+            }
         }
         self.signatures.sent(node, message, &self.epochs)
     }

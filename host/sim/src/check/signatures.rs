@@ -32,7 +32,9 @@ impl Signatures {
             Message::Engine { identity, statements, .. } => statements
                 .iter()
                 .try_for_each(|signed| self.of_epoch(node, *identity, &signed.statement, epochs)),
-            Message::Prepare { identity, vote } => self.of_epoch(node, *identity, &vote.statement, epochs),
+            Message::Votes { identity, votes, .. } => {
+                votes.iter().try_for_each(|vote| self.of_epoch(node, *identity, &vote.statement, epochs))
+            }
             Message::Batches(batches) => {
                 for signed in batches {
                     let batch = &signed.batch;

@@ -12,7 +12,7 @@ use moult_sdk::engine::DurableRecord;
 use moult_store::{Store, StoreError, StoreOptions};
 use moult_types::block::link;
 use moult_types::{
-    AuthorityIndex, Batch, Block, BlockRecord, Certificate, CommitIndex, Digest, EpochLimits, EpochNumber,
+    AuthorityIndex, Batch, Block, BlockRecord, Certificate, CommitIndex, Digest, EpochLimits, EpochNumber, Round,
     FaultModel, Finality, Follows, Genesis, GlobalIndex, HeldBatch, Manifest, ProposalId, PublicKey,
     Signature, SignedBatch,
 };
@@ -121,6 +121,7 @@ impl Chain {
     pub fn finality(&self, newly: usize) -> Persist {
         let last = self.blocks.last().expect("a block");
         let certificate = Certificate {
+            round: Round::Commit,
             identity: last.identity,
             index: last.block.index,
             hash: last.hash,
