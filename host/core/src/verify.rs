@@ -7,13 +7,14 @@
 use std::sync::Arc;
 
 use moult_crypto::Keyring;
+use moult_types::phase::Phase;
 use moult_types::{
-    Certificate, ChainId, Committee, EpochIdentity, EpochLimits, EpochNumber, HeldBatch, Message, Round,
-    Scope, Signed, SignedBatch, SlotKind,
+    Certificate, ChainId, Committee, EpochIdentity, EpochLimits, EpochNumber, GlobalIndex, HeldBatch,
+    Message, Round, Scope, Signed, SignedBatch, SlotKind,
 };
 use thiserror::Error;
 
-use crate::kernel::{CertificateError, check_certificate};
+use crate::kernel::{CertificateError, Phases, check_certificate};
 
 /// A message that passed [`VerifyContext::check`].
 #[derive(Clone, Debug)]
@@ -50,7 +51,13 @@ pub struct VerifyContext {
     pub chain: ChainId,
     /// Number of the present epoch.
     pub number: EpochNumber,
-    /// Identity of the present epoch.
+    /// Identity of the present epoch in phase 0, and the block before it.
+    pub first: EpochIdentity,
+    /// See `first`.
+    pub base: GlobalIndex,
+    /// The phase that this node votes in, with its identity.
+    pub phase: Phase,
+    /// See `phase`.
     pub identity: EpochIdentity,
     /// Keys of the present committee.
     pub keyring: Keyring,
@@ -60,6 +67,9 @@ pub struct VerifyContext {
     pub former: Option<(EpochIdentity, Keyring)>,
     /// Sizes.
     pub limits: EpochLimits,
+    /// A bug planted for the simulator.
+    #[cfg(feature = "planted")]
+    pub planted: Option<crate::replica::Planted>,
 }
 
 impl VerifyContext {
@@ -93,7 +103,33 @@ impl VerifyContext {
                 }
                 self.check_votes(votes, certificate.as_deref())?;
             }
-            Message::Batches(_)
+            Message::Waiting { identity, .. } | Message::Suspect { identity } => {
+                if let Some(early) = self.epoch_of(*identity, &message) {
+                    return Err(early);
+                }
+            }
+            Message::Abort { identity, abort, claim } => {
+                if let Some(early) = self.epoch_of(*identity, &message) {
+                    return Err(early);
+                }
+                self.phases()
+                    .check_abort(self.phase, abort, claim.as_deref())
+                    .map_err(|e| Unverified::Bad(format!("an abort: {e}")))?;
+            }
+            Message::Opening { epoch, phase, bundle } => {
+                match epoch.cmp(&self.number) {
+                    std::cmp::Ordering::Less => return Err(Unverified::Stale),
+                    std::cmp::Ordering::Greater => return Err(Unverified::Early(Box::new(message))),
+                    std::cmp::Ordering::Equal if *phase <= self.phase => return Err(Unverified::Stale),
+                    std::cmp::Ordering::Equal => {}
+                }
+                self.phases()
+                    .check_bundle(*phase, bundle)
+                    .map_err(|e| Unverified::Bad(format!("a bundle: {e}")))?;
+            }
+            Message::FetchPrepared { .. }
+            | Message::Prepared(_)
+            | Message::Batches(_)
             | Message::Status(_)
             | Message::System(_)
             | Message::FetchBatches(_)
@@ -131,6 +167,19 @@ impl VerifyContext {
         check_certificate(certificate, round, self.identity, &self.committee, &self.keyring, window)
     }
 
+    /// The phases of the present epoch.
+    pub fn phases(&self) -> Phases<'_> {
+        Phases {
+            first: self.first,
+            base: self.base,
+            committee: &self.committee,
+            keyring: &self.keyring,
+            window_blocks: self.limits.window_blocks,
+            #[cfg(feature = "planted")]
+            planted: self.planted,
+        }
+    }
+
     fn check_batches(&self, batches: Vec<SignedBatch>) -> Result<Vec<Arc<HeldBatch>>, Unverified> {
         if batches.iter().any(|signed| signed.batch.number > self.number) {
             return Err(Unverified::Early(Box::new(Message::Batches(batches))));
@@ -159,6 +208,8 @@ impl VerifyContext {
     fn epoch_of(&self, identity: EpochIdentity, message: &Message) -> Option<Unverified> {
         if identity == self.identity {
             None
+        } else if self.phases().phase_of(identity).is_some_and(|phase| phase < self.phase) {
+            Some(Unverified::Stale)
         } else if self.former.as_ref().is_some_and(|(former, _)| *former == identity) {
             Some(Unverified::Stale)
         } else {

@@ -1,6 +1,7 @@
 //! What a Byzantine node does to its messages, beyond running twice with one key.
 
-use moult_types::{CommitIndex, Digest, GlobalIndex, Message};
+use moult_types::phase::FinalityProof;
+use moult_types::{Certificate, CommitIndex, Digest, GlobalIndex, Message};
 
 use crate::rng::Rng;
 
@@ -41,11 +42,12 @@ pub(crate) fn forge(message: &Message, rng: &mut Rng) -> Message {
         }
         Message::Blocks(blocks) => match rng.below(4) {
             0 => {
-                blocks.certificate.votes.pop();
+                certificate_of(&mut blocks.proof).votes.pop();
             }
             1 => {
-                if let Some(vote) = blocks.certificate.votes.first().copied() {
-                    blocks.certificate.votes.push(vote);
+                let certificate = certificate_of(&mut blocks.proof);
+                if let Some(vote) = certificate.votes.first().copied() {
+                    certificate.votes.push(vote);
                 }
             }
             2 => {
@@ -57,8 +59,29 @@ pub(crate) fn forge(message: &Message, rng: &mut Rng) -> Message {
                 }
             }
         },
+        Message::Abort { abort, claim, .. } => match claim {
+            Some(_) if rng.chance(300) => *claim = None,
+            _ => abort.claim.0.0 += rng.range(1, 3),
+        },
+        Message::Opening { bundle, .. } => {
+            if let Some(aborted) = bundle.aborted.first_mut() {
+                match rng.below(3) {
+                    0 => drop(aborted.aborts.pop()),
+                    1 => aborted.claim = None,
+                    _ => bundle.aborted.clear(),
+                }
+            }
+        }
+        Message::Waiting { batch, .. } => flip(&mut batch.0, rng),
         Message::ReadReply { index, .. } => *index = CommitIndex(rng.below(index.0 + 40)),
         _ => {}
     }
     message
+}
+
+fn certificate_of(proof: &mut FinalityProof) -> &mut Certificate {
+    match proof {
+        FinalityProof::Committed(certificate) => certificate,
+        FinalityProof::Resumed { resumption, .. } => &mut resumption.certificate,
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use moult_sim::{Plan, Report, native_engines, run, run_seed};
 
-const HELP: &str = "moult-sim [--first SEED] [--seeds COUNT] [--plan short|long|switch|quiet] [--threads N] [--keep-going] [--trace]";
+const HELP: &str = "moult-sim [--first SEED] [--seeds COUNT] [--plan short|long|aborts|switch|quiet] [--threads N] [--keep-going] [--trace]";
 
 fn main() -> ExitCode {
     match options() {
@@ -44,6 +44,7 @@ fn options() -> Result<Options, String> {
                 options.plan = match value()?.as_str() {
                     "short" => Plan::short(),
                     "long" => Plan::long(),
+                    "aborts" => Plan::aborts(),
                     "switch" => Plan::switch(),
                     "quiet" => Plan::quiet(),
                     other => return Err(format!("there is no plan `{other}`")),

@@ -22,11 +22,19 @@ pub fn module_hash(name: &str) -> ModuleHash {
 /// PBFT forwards and backwards, as native code.
 pub fn native_engines() -> EngineFactory {
     let (pbft, reverse) = (module_hash("pbft"), module_hash("pbft-reverse"));
+    let failing = ["silent", "fading", "trapping"].map(module_hash);
     Arc::new(move |pin| -> Option<Box<dyn EngineInstance>> {
         if pin.hash == pbft {
             Some(Box::new(NativeEngine::<moult_pbft::Pbft>(None)))
         } else if pin.hash == reverse {
             Some(Box::new(NativeEngine::<moult_pbft_reverse::PbftReverse>(None)))
+        } else if let Some(place) = failing.iter().position(|hash| *hash == pin.hash) {
+            let engine = Box::new(NativeEngine::<moult_pbft::Pbft>(None));
+            Some(match place {
+                0 => Box::new(Fading { engine, steps_left: 0 }),
+                1 => Box::new(Fading { engine, steps_left: FADES_AFTER }),
+                _ => Box::new(Trapping { engine, steps_left: TRAPS_AFTER }),
+            })
         } else {
             None
         }
@@ -93,6 +101,46 @@ fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Fault> {
             text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default(),
         )
     })
+}
+
+/// Steps of an instance until an engine that fades says nothing more, and until one that traps
+/// does.
+const FADES_AFTER: u64 = 300;
+const TRAPS_AFTER: u64 = 60;
+
+/// Works for a number of steps, and then neither orders nor says anything.
+struct Fading {
+    engine: Box<dyn EngineInstance>,
+    steps_left: u64,
+}
+
+impl EngineInstance for Fading {
+    fn describe(&mut self) -> Result<Info, Fault> {
+        self.engine.describe()
+    }
+
+    fn init(
+        &mut self,
+        settings: &Settings,
+        recovered: Option<&Recovered>,
+    ) -> Result<Result<Outcome, InitError>, Fault> {
+        let started = self.engine.init(settings, recovered)?;
+        Ok(if self.steps_left == 0 { started.map(|_| Outcome::default()) } else { started })
+    }
+
+    fn step(&mut self, now: NowMs, events: Vec<Event>) -> Result<Outcome, Fault> {
+        match self.steps_left.checked_sub(1) {
+            Some(left) => {
+                self.steps_left = left;
+                self.engine.step(now, events)
+            }
+            None => Ok(Outcome::default()),
+        }
+    }
+
+    fn judge(&mut self, committee: &Committee, proof: &[u8]) -> Result<Option<AuthorityIndex>, Fault> {
+        self.engine.judge(committee, proof)
+    }
 }
 
 /// Ends with a trap after a number of steps.

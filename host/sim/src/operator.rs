@@ -114,6 +114,9 @@ impl World {
             "engine" | "back-to-back" | "unavailable" => {
                 let reverse = engine.hash == module_hash("pbft");
                 engine.hash = module_hash(if reverse { "pbft-reverse" } else { "pbft" });
+                if !present.fallbacks.is_empty() && self.rng.chance(250) {
+                    engine.hash = module_hash(crate::setup::engine_that_may_fail(&mut self.rng, &self.plan));
+                }
             }
             "application" => {
                 let application = modules.get_mut(&Role::Application)?;
@@ -147,14 +150,16 @@ impl World {
         let fault_model =
             if all_honest && self.rng.chance(300) { FaultModel::Crash } else { FaultModel::Byzantine };
         let clock = self.nodes[node].clock(self.now_us);
+        let engine = modules[&Role::Engine].hash;
         Some(EpochChangeProposal {
             new_epoch: present.number.next(),
             new_committee: members,
             new_epoch_timestamp_ms: clock.wall_ms + self.proposals,
             proposal_commit_index: index,
             modules,
+            fallbacks: present.fallbacks.clone(),
             fault_model,
-            limits: limits(&mut self.rng, &self.plan),
+            limits: limits(&mut self.rng, &self.plan, engine),
             activation: Activation::AsSoonAsReady,
             deadline: CommitIndex(index.0 + self.rng.range(20, 400)),
             proposer: self.nodes[node].authority,
@@ -213,6 +218,7 @@ impl World {
             ProposalState::Expired => "proposal expired",
             ProposalState::Withdrawn => "proposal withdrawn",
             ProposalState::Superseded => "proposal superseded",
+            ProposalState::Cancelled => "proposal cancelled",
         };
         self.report.note(state);
     }

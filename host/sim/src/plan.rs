@@ -32,6 +32,8 @@ pub struct Plan {
     pub bad_links: bool,
     /// In how many of 1,000 runs an authority (within what is tolerated) is Byzantine.
     pub byzantine_per_mille: u64,
+    /// In how many of 1,000 runs epochs have fallbacks, and engines that stall or trap.
+    pub failing_per_mille: u64,
     /// A node whose engine is another one, for hostile engines in an unmodified host.
     pub hostile: Option<Hostile>,
     /// Exactly one crash: where, for enumerating all of them.
@@ -107,6 +109,16 @@ pub enum Planted {
     VoteCountedTwice,
     /// Blocks of a certified epoch are executed before they have a certificate.
     WithoutCertificates,
+    /// A commit leaves although its certificate is not durable.
+    CommitWithoutCertificate,
+    /// An abort claims nothing, whatever was committed to.
+    AbortBelowCommit,
+    /// Commits are signed in a phase that was aborted.
+    CommitAfterAbort,
+    /// A bundle opens a phase without that of the phase before, where one is needed.
+    NoRecursion,
+    /// Blocks that were prepared are dropped when their phase is aborted.
+    DropsPrepared,
 }
 
 impl Plan {
@@ -133,6 +145,7 @@ impl Plan {
             change_kinds: CHANGE_KINDS.to_vec(),
             bad_links: true,
             byzantine_per_mille: 250,
+            failing_per_mille: 500,
             hostile: None,
             crash_point: None,
             #[cfg(feature = "planted")]
@@ -143,6 +156,11 @@ impl Plan {
     /// A longer one with larger committees: for the nightly run.
     pub fn long() -> Self {
         Self { faults_ms: 40_000, members_max: 10, others_max: 8, clients_max: 12, ..Self::short() }
+    }
+
+    /// Every epoch has fallbacks, and engines fail one after the other.
+    pub fn aborts() -> Self {
+        Self { failing_per_mille: 1000, ..Self::short() }
     }
 
     /// Four nodes that exchange modules and do nothing else: to crash them at every point.
@@ -180,6 +198,7 @@ impl Plan {
             between_changes_ms: 0,
             bad_links: false,
             byzantine_per_mille: 0,
+            failing_per_mille: 0,
             ..Self::short()
         }
     }

@@ -11,6 +11,11 @@ pub(crate) fn apply(planted: Option<Planted>, settings: &mut Settings) {
         Some(Planted::PastBarrier) => Some(CorePlanted::PastBarrier),
         Some(Planted::VoteCountedTwice) => Some(CorePlanted::VoteCountedTwice),
         Some(Planted::WithoutCertificates) => Some(CorePlanted::WithoutCertificates),
+        Some(Planted::CommitWithoutCertificate) => Some(CorePlanted::CommitWithoutCertificate),
+        Some(Planted::AbortBelowCommit) => Some(CorePlanted::AbortBelowCommit),
+        Some(Planted::CommitAfterAbort) => Some(CorePlanted::CommitAfterAbort),
+        Some(Planted::NoRecursion) => Some(CorePlanted::NoRecursion),
+        Some(Planted::DropsPrepared) => Some(CorePlanted::DropsPrepared),
         Some(Planted::EngineQuorumMinusOne | Planted::UnsyncedGuard) | None => None,
     };
 }

@@ -31,7 +31,9 @@ struct Identity {
 
 /// Every module there is.
 pub(crate) fn all_modules() -> BTreeSet<ModuleHash> {
-    ["pbft", "pbft-reverse", "kv", "kv2", "approve-valid"].map(module_hash).into()
+    ["pbft", "pbft-reverse", "silent", "fading", "trapping", "kv", "kv2", "approve-valid"]
+        .map(module_hash)
+        .into()
 }
 
 impl World {
@@ -164,8 +166,10 @@ fn genesis(rng: &mut Rng, plan: &Plan, members: &[Identity]) -> Genesis {
     });
     let members = members.collect();
     let pin = |name: &str, config: Vec<u8>| ModulePin { hash: module_hash(name), config };
+    let fallbacks = fallbacks(rng, plan);
+    let engine = if fallbacks.is_empty() { "pbft" } else { engine_that_may_fail(rng, plan) };
     let modules = BTreeMap::from([
-        (Role::Engine, pin("pbft", engine_config(rng, plan))),
+        (Role::Engine, pin(engine, engine_config(rng, plan))),
         (Role::Approval, pin("approve-valid", Vec::new())),
         (Role::Application, pin("kv", Vec::new())),
     ]);
@@ -181,9 +185,9 @@ fn genesis(rng: &mut Rng, plan: &Plan, members: &[Identity]) -> Genesis {
                 FaultModel::Crash
             },
             modules,
-            fallbacks: Vec::new(),
+            fallbacks,
             finality: Finality::Certified,
-            limits: limits(rng, plan),
+            limits: limits(rng, plan, module_hash(engine)),
             follows: None,
         },
     }
@@ -204,12 +208,44 @@ pub(crate) fn engine_config(rng: &mut Rng, plan: &Plan) -> Vec<u8> {
     text.into_bytes()
 }
 
-pub(crate) fn limits(rng: &mut Rng, plan: &Plan) -> EpochLimits {
+/// Engines to fall back to: one that works, before it perhaps one that does not.
+fn fallbacks(rng: &mut Rng, plan: &Plan) -> Vec<ModulePin> {
+    if !plan.trusts_engines() || !rng.chance(plan.failing_per_mille) {
+        return Vec::new();
+    }
+    let mut names = vec![if rng.chance(500) { "pbft-reverse" } else { "pbft" }];
+    if rng.chance(400) {
+        names.insert(0, if rng.chance(500) { "silent" } else { "fading" });
+    }
+    let pins =
+        names.into_iter().map(|name| ModulePin { hash: module_hash(name), config: engine_config(rng, plan) });
+    pins.collect()
+}
+
+/// Mostly one that works.
+pub(crate) fn engine_that_may_fail(rng: &mut Rng, plan: &Plan) -> &'static str {
+    let range = if plan.failing_per_mille == 1000 { 5 } else { 10 };
+    match rng.below(range) {
+        0 => "silent",
+        1 | 2 => "fading",
+        3 => "trapping",
+        _ => "pbft",
+    }
+}
+
+/// Whether an engine works for good, so that an epoch may graduate on its word.
+fn is_sound(engine: ModuleHash) -> bool {
+    ["pbft", "pbft-reverse"].map(module_hash).contains(&engine)
+}
+
+pub(crate) fn limits(rng: &mut Rng, plan: &Plan, engine: ModuleHash) -> EpochLimits {
+    let may_graduate = rng.chance(400) && plan.trusts_engines() && is_sound(engine);
     let window_blocks = rng.range(1, 16);
     EpochLimits {
         window_blocks,
         barrier_distance_blocks: window_blocks + rng.below(10),
-        graduate_after_blocks: (rng.chance(400) && plan.trusts_engines()).then(|| rng.range(1, 40)),
+        graduate_after_blocks: may_graduate.then(|| rng.range(1, 40)),
+        stall_timeout_ms: rng.range(400, 3_000),
         readiness_window_blocks: rng.range(10, 100),
         batches_in_block_max: rng.range(1, 16) as u32,
         client_window: 256,

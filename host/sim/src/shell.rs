@@ -7,8 +7,10 @@ use moult_core::ports::Fault;
 use moult_core::verify::Unverified;
 use moult_sdk::approval::ModuleCheck;
 use moult_types::message::Blocks;
+use moult_types::phase::{FinalityProof, Phase};
 use moult_types::{
-    Digest, EpochChangeProposal, EpochIdentity, GlobalIndex, Message, ModulePin, PublicKey, World as Role,
+    Digest, EpochChangeProposal, EpochIdentity, EpochNumber, GlobalIndex, Message, ModulePin, PublicKey,
+    World as Role,
 };
 
 use crate::modules::{Trapping, approve_valid};
@@ -119,8 +121,8 @@ impl World {
                 }
                 Ok(())
             }
-            Message::FetchBlocks { from: first } => {
-                if let Some(blocks) = self.blocks(to, *first) {
+            Message::FetchBlocks { from: first, epoch, phase } => {
+                if let Some(blocks) = self.blocks(to, *first, (*epoch, *phase)) {
                     self.post(to, from, Arc::new(Message::Blocks(Box::new(blocks))));
                 }
                 Ok(())
@@ -174,16 +176,31 @@ impl World {
         Ok(())
     }
 
-    /// Final blocks of one epoch from `first` on, up to one with a certificate.
-    fn blocks(&self, node: usize, first: GlobalIndex) -> Option<Blocks> {
+    /// Final blocks of one phase from `first` on, up to one with a proof; or that a fallback of
+    /// the epoch that the asker knows resumed right there.
+    fn blocks(
+        &self,
+        node: usize,
+        first: GlobalIndex,
+        (epoch, phase): (EpochNumber, Phase),
+    ) -> Option<Blocks> {
         let image = &self.nodes[node].disk.now;
+        for record in image.phases_of(epoch).into_iter().filter(|record| record.phase > phase) {
+            let resumes = record.resumed().is_some_and(|resumed| resumed.point.global.next() == first);
+            if let Some(resumption) = record.resumption.filter(|_| resumes) {
+                let proof = FinalityProof::Resumed { bodies: Vec::new(), resumption: Box::new(resumption) };
+                return Some(Blocks { blocks: Vec::new(), batches: Vec::new(), proof });
+            }
+        }
         if first > image.last_final || first.0 == 0 {
             return None;
         }
-        let identity = image.epoch_of(first)?.manifest.identity();
-        let mut certified = image.certificates.range(first..).take_while(|(_, c)| c.identity == identity);
+        let identity = image.blocks.get(&first)?.identity;
+        let in_phase =
+            |global: &GlobalIndex| image.blocks.get(global).is_some_and(|b| b.identity == identity);
+        let mut certified = image.proofs.range(first..).take_while(|(global, _)| in_phase(global));
         let near = certified.clone().take_while(|(global, _)| global.0 < first.0 + BLOCKS_MAX).last();
-        let (last, certificate) = near.or_else(|| certified.next())?;
+        let (last, proof) = near.or_else(|| certified.next())?;
         let blocks: Vec<_> =
             image.blocks.range(first..=*last).map(|(_, record)| record.as_ref().clone()).collect();
         let mut batches = Vec::new();
@@ -193,7 +210,7 @@ impl World {
                 batches.push(image.batches.get(digest)?.signed.clone());
             }
         }
-        Some(Blocks { blocks, batches, certificate: certificate.clone() })
+        Some(Blocks { blocks, batches, proof: proof.clone() })
     }
 
     pub(crate) fn start_engine(&mut self, node: usize, identity: EpochIdentity, pin: ModulePin) {
@@ -234,7 +251,8 @@ impl World {
             version: "1.0.0".into(),
             problem: (!known.contains(&pin.hash)).then(|| "it was not found".to_owned()),
         };
-        let checks = proposal.modules.iter().map(check).collect();
+        let fallbacks = proposal.fallbacks.iter().map(|pin| (&Role::Engine, pin));
+        let checks = proposal.modules.iter().chain(fallbacks).map(check).collect();
         self.answer(node, (1_000, 200_000), Input::ModulesChecked { proposal: hash, checks });
     }
 
@@ -271,6 +289,18 @@ impl World {
                     format!("proposal {} {:?} votes {:?}", record.id, record.state, record.votes.len())
                 });
                 self.changes_seen(&record);
+            }
+            CoreEvent::Suspects { reason } => {
+                self.log(node, || format!("suspects: {reason}"));
+                self.report.note("suspicion");
+            }
+            CoreEvent::PhaseOpened(record) => {
+                self.log(node, || format!("enters phase {}: {:?}", record.phase, record.reason));
+                self.report.note(format!("phase {} entered", record.phase));
+            }
+            CoreEvent::PhaseResumed { phase, global } => {
+                self.log(node, || format!("phase {phase} resumed from {global}"));
+                self.report.note("phase resumed");
             }
             CoreEvent::Diverged { index } => {
                 self.log(node, || format!("diverged at {index:?}"));

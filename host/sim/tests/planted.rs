@@ -5,7 +5,11 @@ use moult_sim::{Plan, Planted, run_seed};
 
 /// Runs seeds until one fails, and answers with the broken promise.
 fn caught(planted: Planted, seeds: u64) -> &'static str {
-    let plan = Plan { planted: Some(planted), ..Plan::short() };
+    caught_in(planted, seeds, Plan::short())
+}
+
+fn caught_in(planted: Planted, seeds: u64, plan: Plan) -> &'static str {
+    let plan = Plan { planted: Some(planted), ..plan };
     let violation = (0..seeds).find_map(|seed| run_seed(seed, &plan).err());
     let violation = violation.unwrap_or_else(|| panic!("{planted:?} was not caught in {seeds} seeds"));
     println!("{planted:?}: {violation}");
@@ -43,4 +47,19 @@ fn execution_that_does_not_wait_for_certificates() {
 #[test]
 fn votes_that_count_twice() {
     assert_eq!(caught(Planted::VoteCountedTwice, 50), "quorum of votes");
+}
+
+#[test]
+fn a_commit_whose_certificate_is_not_durable() {
+    assert_eq!(caught(Planted::CommitWithoutCertificate, 20), "durable certificate");
+}
+
+#[test]
+fn an_abort_that_hides_a_commit() {
+    assert_eq!(caught_in(Planted::AbortBelowCommit, 50, Plan::aborts()), "no hidden commit");
+}
+
+#[test]
+fn a_commit_after_an_abort() {
+    assert_eq!(caught_in(Planted::CommitAfterAbort, 300, Plan::aborts()), "no hidden commit");
 }

@@ -55,3 +55,18 @@ fn one_seed_is_one_run() {
         assert!(once.faults.len() >= 3, "seed {seed} has only these faults: {:?}", once.faults);
     }
 }
+
+#[test]
+fn engines_that_stall_or_trap_are_rolled_back() {
+    let (first, seeds) = (number("MOULT_SIM_FIRST", 0), number("MOULT_SIM_SEEDS", 60) / 3);
+    let mut total = Report::default();
+    for seed in first..first + seeds {
+        match run_seed(seed, &Plan::aborts()) {
+            Ok(report) => total.add(&report),
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+    println!("{seeds} seeds: {total}");
+    let resumed = total.notes.get("phase resumed").copied().unwrap_or(0);
+    assert!(resumed >= seeds, "only {resumed} nodes went on with a fallback");
+}

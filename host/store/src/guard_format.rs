@@ -122,6 +122,8 @@ pub(crate) fn is_logged(update: &GuardUpdate) -> bool {
     match update {
         GuardUpdate::Signed { .. }
         | GuardUpdate::Committed(_)
+        | GuardUpdate::Aborted { .. }
+        | GuardUpdate::Phase { .. }
         | GuardUpdate::Released(_)
         | GuardUpdate::Epoch { .. } => true,
         GuardUpdate::Prepared { .. } | GuardUpdate::Started { .. } | GuardUpdate::FinalMark { .. } => false,

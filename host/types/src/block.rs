@@ -1,14 +1,16 @@
 //! The hash chain of an epoch and its certificates.
 //!
 //! `h_0` is the epoch's identity; `h_i = H(h_{i-1}, body_i)`; a body is the hash of the
-//! index, the batch digests, the block time and, in the first block, the state root at the
-//! barrier that the epoch follows. Leader and round are not part of it.
+//! index, the batch digests, the block time, in the first block the state root at the barrier
+//! that the epoch follows, and in a fallback the point at which it resumed. Leader and round are
+//! not part of it.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest, Slot, Statement};
 
 use crate::codec::hash_of;
 use crate::ids::{EpochIdentity, EpochNumber, GlobalIndex, Signature};
+use crate::phase::Resumed;
 use crate::statement::SlotKind;
 
 /// What is agreed on at one index of an epoch.
@@ -20,8 +22,10 @@ pub struct Block {
     pub time_ms: u64,
     /// In order of execution.
     pub batches: Vec<Digest>,
-    /// In block 1 of an epoch: the state root at the barrier before it.
+    /// In the first executed block of an epoch: the state root at the barrier before it.
     pub state_root: Option<Digest>,
+    /// In a fallback, from its resume block on: where its chain goes on.
+    pub resumed: Option<Resumed>,
 }
 
 impl Block {
@@ -41,9 +45,9 @@ pub fn link(parent: Digest, body: Digest) -> Digest {
 pub struct BlockRecord {
     /// Number of the epoch.
     pub epoch: EpochNumber,
-    /// Identity of the epoch.
+    /// Identity of the epoch, in its phase.
     pub identity: EpochIdentity,
-    /// Over all epochs.
+    /// Over all epochs; 0 for blocks of a fallback that are not executed.
     pub global: GlobalIndex,
     /// `h_{i-1}`.
     pub parent: Digest,

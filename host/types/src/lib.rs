@@ -13,6 +13,7 @@ pub mod governance;
 pub mod ids;
 pub mod manifest;
 pub mod message;
+pub mod phase;
 pub mod state;
 pub mod statement;
 

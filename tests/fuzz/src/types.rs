@@ -89,6 +89,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
                 SystemTransaction::Vote(vote) => add(7, encode(vote)),
                 SystemTransaction::Ready(notice) => add(8, encode(notice)),
                 SystemTransaction::Withdraw(withdrawal) => add(9, encode(withdrawal)),
+                SystemTransaction::Open(_) => {}
             }
         }
     }
@@ -101,7 +102,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     add(15, encode(&manifest));
     add(16, encode(&Genesis { name: "chain".into(), time_ms: 1000, manifest: manifest.clone() }));
     let scope = Scope::Epoch(manifest.identity());
-    let signed = sample::prepare(1, 1, moult_types::Digest([3; 32]));
+    let signed = sample::vote_for(moult_types::Round::Prepare, 1, 1, moult_types::Digest([3; 32]));
     add(17, encode(&signed));
     add(18, encode(&signed.statement));
     add(19, encode(&scope));

@@ -151,7 +151,12 @@ impl Finality {
 
     /// The highest block above `above` and the last final one that a quorum's votes of a round
     /// lie on, with its certificate.
-    pub fn certifiable(&self, round: Round, above: CommitIndex, committee: &Committee) -> Option<Certificate> {
+    pub fn certifiable(
+        &self,
+        round: Round,
+        above: CommitIndex,
+        committee: &Committee,
+    ) -> Option<Certificate> {
         let linked = |(_, votes): (_, &Votes)| {
             let mut votes = votes.range(above.next()..).rev();
             votes.find(|(index, (hash, _))| self.block_hash(**index) == Some(*hash)).map(|(index, _)| *index)

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use moult_sdk::{CommitIndex, Digest};
 use moult_types::{GlobalIndex, PublicKey};
 
+use super::phases::Fallback;
 use super::votes::Voting;
 use super::{Epoch, Replica};
 use crate::governance::Ledger;
@@ -19,7 +20,8 @@ use crate::kernel::Finality;
 impl Replica {
     /// The barrier block is final: nothing of this epoch is ordered any more.
     pub(super) fn on_barrier(&mut self) {
-        self.drop_blocks_above(self.ledger.index);
+        self.drop_blocks_above(self.finality.last_final());
+        self.fallback.side = None;
         self.stop_engine();
         self.switch_if_executed();
     }
@@ -65,6 +67,8 @@ impl Replica {
         let window = next.start.manifest.limits.window_blocks;
         self.finality = Finality::new(next.identity, window, CommitIndex(0), self.ledger.hash);
         self.epoch = next;
+        self.fallback = Fallback::default();
+        self.stall.begin(self.now.mono_ms);
         #[cfg(feature = "planted")]
         self.plant();
         self.top_times_ms = self.ledger.author_times_ms.clone();
@@ -103,20 +107,25 @@ impl Replica {
             return;
         }
         self.voting = Voting::begin(identity);
-        if state.epoch >= number {
-            // Also where nothing is signed anyway: a node that gets its chain back from peers goes
-            // through epochs that its guard has left.
-            if self.guard.is_enabled() {
-                self.guard.disable();
-                self.event(Event::SigningStopped(format!(
-                    "the signer guard is in epoch {} ({:?}), the chain here in epoch {number} ({identity:?})",
-                    self.guard.state().epoch,
-                    self.guard.state().identity,
-                )));
-            }
-            return;
+        // Never back, also where nothing is signed anyway: a node that gets its chain back from
+        // peers goes through epochs and phases that its guard has left.
+        if state.epoch < number {
+            self.note_guard(GuardUpdate::Epoch { number, identity: self.epoch.first });
         }
-        self.note_guard(GuardUpdate::Epoch { number, identity });
+        // Where the store was synced and the guard was not: nothing was signed in the phase.
+        if let Some(proof) = self.fallback.proof()
+            && let Ok(update) = self.guard.enter(number, self.fallback.phase, identity, proof)
+        {
+            self.out.durable.push(Persist::Guard(update));
+        }
+        if self.guard.state().identity != identity && self.guard.is_enabled() {
+            self.guard.disable();
+            self.event(Event::SigningStopped(format!(
+                "the signer guard is in epoch {} ({:?}), the chain here in epoch {number} ({identity:?})",
+                self.guard.state().epoch,
+                self.guard.state().identity,
+            )));
+        }
     }
 
     /// Tells the shell what an epoch needs: keys, peers, engine.

@@ -16,7 +16,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest};
-use moult_types::{EpochNumber, GlobalIndex, Message, PublicKey};
+use moult_types::phase::Phase;
+use moult_types::{EpochNumber, Message, PublicKey};
 
 use super::Replica;
 use crate::io::{Effect, Target};
@@ -91,10 +92,11 @@ impl Replica {
     /// The marker lies in this block, which is about to be executed.
     pub(super) fn on_read_marker(&mut self, index: CommitIndex) {
         let Some(marker) = self.reads.marker.take() else { return };
-        let global = GlobalIndex(self.epoch.start.base.0 + index.0);
+        let global = self.global_of(index);
         self.out.release.push(Effect::ReadAt { ids: marker.ids, global });
         for (peer, nonce) in marker.peers {
-            let reply = Message::ReadReply { nonce, epoch: self.epoch.start.manifest.number, index };
+            let (epoch, phase) = (self.epoch.start.manifest.number, self.fallback.phase);
+            let reply = Message::ReadReply { nonce, epoch, phase, index };
             self.send(Target::Keys(vec![peer]), reply);
         }
     }
@@ -102,8 +104,8 @@ impl Replica {
     /// One round serves every read that waits; the next begins when it is answered.
     pub(super) fn ask_reads(&mut self) {
         self.serve_reads();
-        if self.marks_reads() || self.reads.round.is_some() || self.reads.waiting.is_empty() || self.closing()
-        {
+        let is_over = self.closing() || self.fallback.is_resuming();
+        if self.marks_reads() || self.reads.round.is_some() || self.reads.waiting.is_empty() || is_over {
             return;
         }
         let nonce = self.reads.next_nonce;
@@ -133,6 +135,7 @@ impl Replica {
         let reply = Message::ReadReply {
             nonce,
             epoch: self.epoch.start.manifest.number,
+            phase: self.fallback.phase,
             index: self.highest_certified(),
         };
         self.send(Target::Keys(vec![from]), reply);
@@ -142,18 +145,19 @@ impl Replica {
         &mut self,
         from: PublicKey,
         nonce: u64,
-        epoch: EpochNumber,
+        at: (EpochNumber, Phase),
         index: CommitIndex,
     ) {
         let Some(author) = self.epoch.committee.index_of_key(&from) else { return };
-        let number = self.epoch.start.manifest.number;
+        let here = (self.epoch.start.manifest.number, self.fallback.phase);
         let Some(round) = self.reads.round.as_mut().filter(|round| round.nonce == nonce) else { return };
-        if epoch > number {
-            // The epoch is over elsewhere: only a round in the new one says anything.
+        if at > here {
+            // The phase is over elsewhere: only a round in the new one says anything.
             return;
         }
-        // One that has not reached this epoch has committed to nothing in it.
-        let index = if epoch < number { CommitIndex(0) } else { index };
+        // One that has not reached this phase has committed to nothing in it; what it committed to
+        // before lies below the point where this one resumed.
+        let index = if at < here { CommitIndex(0) } else { index };
         round.answers.insert(author, index);
         self.finish_round();
         self.serve_reads();
@@ -185,7 +189,6 @@ impl Replica {
     fn serve_reads(&mut self) {
         let last_final = self.finality.last_final();
         let at_barrier = self.closing();
-        let base = self.epoch.start.base.0;
         for resolved in std::mem::take(&mut self.reads.resolved) {
             if resolved.index > last_final {
                 self.reads.resolved.push(resolved);
@@ -194,7 +197,7 @@ impl Replica {
                 self.reads.waiting.extend(resolved.ids);
             } else {
                 // Not the last final block but the one named: executing up to it is enough.
-                let global = GlobalIndex(base + resolved.index.0);
+                let global = self.global_of(resolved.index);
                 self.out.release.push(Effect::ReadAt { ids: resolved.ids, global });
             }
         }
@@ -234,6 +237,6 @@ impl Replica {
 
     fn highest_certified(&self) -> CommitIndex {
         let certified = self.guard.certified(self.epoch.identity).map_or(CommitIndex(0), |c| c.index);
-        certified.max(self.finality.last_final())
+        certified.max(self.voted().last_final())
     }
 }

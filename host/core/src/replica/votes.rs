@@ -6,7 +6,8 @@
 
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest};
 use moult_types::block::vote_statement;
-use moult_types::{Certificate, EpochIdentity, Message, Round, Scope, Signed};
+use moult_types::phase::{Claim, FinalityProof};
+use moult_types::{BlockRecord, Certificate, EpochIdentity, Message, Round, Scope, Signed};
 
 use super::Replica;
 use crate::io::{Event, Persist, Target};
@@ -64,19 +65,18 @@ impl Voting {
 }
 
 impl Replica {
-    /// K3: at most a window past the last final block, never past the barrier, above the
-    /// last prepare and on a chain through it. All payloads and blocks are in this step's
-    /// durable part or were durable before.
+    /// K3: at most a window past the last final block, never past the barrier or a resume block,
+    /// above the last prepare and on a chain through it. All payloads and blocks are in this
+    /// step's durable part or were durable before.
     pub(super) fn sign_prepare(&mut self) {
         let Some(author) = self.epoch.me else { return };
-        let (top, _) = self.finality.top();
+        let top = self.preparable();
         let (last, _) = self.guard.state().prepared;
         let window = self.epoch.start.manifest.limits.window_blocks;
-        let index = top.min(CommitIndex(self.finality.last_final().0 + window));
-        let index = self.barrier().map_or(index, |barrier| index.min(barrier));
+        let index = top.min(CommitIndex(self.voted().last_final().0 + window));
         // After a start: what was signed before is signed again.
         let index = if self.voting.prepare.is_none() { index.max(last.min(top)) } else { index };
-        let Some(hash) = self.finality.hash_at(index) else { return };
+        let Some(hash) = self.voted().hash_at(index) else { return };
         if index.0 == 0 || self.voting.diverged || (index <= last && self.voting.prepare.is_some()) {
             return;
         }
@@ -96,11 +96,12 @@ impl Replica {
     /// needed.
     pub(super) fn sign_commit(&mut self) {
         let Some(author) = self.epoch.me.filter(|_| self.guard.is_enabled()) else { return };
-        let (last, last_final) = (self.guard.certified(self.epoch.identity), self.finality.last_final());
+        let (last, last_final) = (self.guard.certified(self.epoch.identity), self.voted().last_final());
         let last = last.map_or(CommitIndex(0), |certificate| certificate.index);
-        let shown = self.voting.shown.take().filter(|shown| shown.index > last.max(last_final));
+        let is_useful = |shown: &Certificate| shown.index > last.max(last_final);
+        let shown = self.voting.shown.clone().filter(is_useful).filter(|shown| self.can_claim(shown));
         let above = shown.as_ref().map_or(last, |shown| shown.index);
-        let formed = self.finality.certifiable(Round::Prepare, above, &self.epoch.committee);
+        let formed = self.voted().certifiable(Round::Prepare, above, &self.epoch.committee);
         let certificate = match formed.or(shown) {
             Some(certificate) => certificate,
             // After a start: what was signed before is signed again.
@@ -111,16 +112,30 @@ impl Replica {
             None => return,
         };
         let (index, hash) = (certificate.index, certificate.hash);
-        let Ok(update) = self.guard.commit(self.epoch.identity, certificate) else { return };
+        let block = self.claimed_block(&certificate);
+        let Ok(update) = self.guard.commit(self.epoch.identity, Claim { certificate, block }) else { return };
+        #[cfg(feature = "planted")]
+        let update =
+            update.filter(|_| self.settings.planted != Some(super::Planted::CommitWithoutCertificate));
         self.out.durable.extend(update.map(Persist::Guard));
         self.vote(Round::Commit, author, index, hash);
+    }
+
+    /// In a fallback a claim shows its block, so nothing is committed to that is not held.
+    fn can_claim(&self, certificate: &Certificate) -> bool {
+        self.fallback.phase == 0 || self.voted().hash_at(certificate.index) == Some(certificate.hash)
+    }
+
+    fn claimed_block(&self, certificate: &Certificate) -> Option<Box<BlockRecord>> {
+        let held = self.voted().block(certificate.index).filter(|_| self.fallback.phase > 0)?;
+        Some(Box::new((*held.record).clone()))
     }
 
     /// The guard agreed.
     fn vote(&mut self, round: Round, author: AuthorityIndex, index: CommitIndex, hash: Digest) {
         let statement = vote_statement(round, author, index, hash);
         let signature = self.signer.sign_statement(self.chain, Scope::Epoch(self.epoch.identity), &statement);
-        self.finality.add_vote(round, author, index, hash, signature);
+        self.voted_mut().add_vote(round, author, index, hash, signature);
         self.voting.sign(round, Signed { statement, signature });
     }
 
@@ -148,7 +163,7 @@ impl Replica {
     }
 
     pub(super) fn resend_votes(&mut self) {
-        let last_final = self.finality.last_final().0;
+        let last_final = self.voted().last_final().0;
         let is_outstanding = self.voting.latest().any(|vote| vote.statement.slot.a > last_final);
         if is_outstanding && self.voting.sent_ms + RESEND_VOTES_MS <= self.now.mono_ms {
             self.voting.sent_ms = self.now.mono_ms;
@@ -160,7 +175,7 @@ impl Replica {
     pub(super) fn tell_votes(&mut self, to: Target) {
         let votes: Vec<_> = self.voting.latest().copied().collect();
         let certificate = self.guard.certified(self.epoch.identity);
-        let certificate = certificate.filter(|c| c.index > self.finality.last_final()).cloned().map(Box::new);
+        let certificate = certificate.filter(|c| c.index > self.voted().last_final()).cloned().map(Box::new);
         if !votes.is_empty() {
             self.send(to, Message::Votes { identity: self.epoch.identity, votes, certificate });
         }
@@ -178,7 +193,7 @@ impl Replica {
         for Signed { statement, signature } in votes {
             let Some(round) = Round::of(&statement) else { continue };
             let index = CommitIndex(statement.slot.a);
-            self.finality.add_vote(round, statement.author, index, statement.digest, signature);
+            self.voted_mut().add_vote(round, statement.author, index, statement.digest, signature);
         }
         if let Some(certificate) = certificate {
             self.on_certificate(*certificate);
@@ -189,10 +204,10 @@ impl Replica {
     /// chain is another one, to prepare nothing more on it.
     fn on_certificate(&mut self, certificate: Certificate) {
         let index = certificate.index;
-        if index <= self.finality.last_final() {
+        if index <= self.voted().last_final() {
             return;
         }
-        if self.finality.hash_at(index).is_some_and(|own| own != certificate.hash) {
+        if self.voted().hash_at(index).is_some_and(|own| own != certificate.hash) {
             if self.is_graduated() && index <= self.finality.executed() {
                 return self.halt_executed_otherwise(index);
             }
@@ -225,13 +240,14 @@ impl Replica {
         if self.closing() {
             return false;
         }
-        let last_final = self.finality.last_final();
-        match self.finality.certifiable(Round::Commit, last_final, &self.epoch.committee) {
-            Some(certificate) => {
-                self.finalize(certificate);
-                true
-            }
-            None => false,
+        let last_final = self.voted().last_final();
+        let found = self.voted().certifiable(Round::Commit, last_final, &self.epoch.committee);
+        let Some(certificate) = found else { return false };
+        if self.fallback.is_resuming() {
+            self.finalize_side(certificate);
+        } else {
+            self.finalize(certificate.index, FinalityProof::Committed(certificate));
         }
+        true
     }
 }

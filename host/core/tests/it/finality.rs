@@ -22,6 +22,7 @@ fn chain(manifest: &Manifest, n: u64) -> (Finality, Vec<Arc<BlockRecord>>) {
             time_ms: i,
             batches: vec![Digest([i as u8; 32])],
             state_root: None,
+            resumed: None,
         };
         let made = Arc::new(record(manifest, parent, block));
         parent = made.hash;
@@ -47,7 +48,14 @@ fn certifiable(finality: &Finality, committee: &Committee) -> Option<Certificate
 
 fn check(certificate: &Certificate, manifest: &Manifest) -> Result<(), CertificateError> {
     let committee = manifest.committee().expect("valid");
-    check_certificate(certificate, Round::Prepare, manifest.identity(), &committee, &keyring(manifest), WINDOW)
+    check_certificate(
+        certificate,
+        Round::Prepare,
+        manifest.identity(),
+        &committee,
+        &keyring(manifest),
+        WINDOW,
+    )
 }
 
 #[test]
@@ -88,8 +96,14 @@ fn a_round_counts_its_own_votes_only_and_what_lies_above() {
     assert_eq!(finality.certifiable(Round::Prepare, CommitIndex(1), &committee), None);
     // The very same votes said to be of the other round verify nowhere.
     let moved = Certificate { round: Round::Commit, ..certificate };
-    let checked =
-        check_certificate(&moved, Round::Commit, manifest.identity(), &committee, &keyring(&manifest), WINDOW);
+    let checked = check_certificate(
+        &moved,
+        Round::Commit,
+        manifest.identity(),
+        &committee,
+        &keyring(&manifest),
+        WINDOW,
+    );
     assert_eq!(checked, Err(CertificateError::Signature(AuthorityIndex(0))));
 }
 

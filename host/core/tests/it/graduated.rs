@@ -159,7 +159,13 @@ fn a_certificate_against_an_executed_block_stops_the_node() {
     let digests = held(&mut node, 2);
     order(&mut node, 1, &digests[..1]);
     let identity = node.manifest.identity();
-    let other = Block { index: CommitIndex(1), time_ms: 1, batches: vec![digests[1]], state_root: None };
+    let other = Block {
+        index: CommitIndex(1),
+        time_ms: 1,
+        batches: vec![digests[1]],
+        state_root: None,
+        resumed: None,
+    };
     let other = record(&node.manifest, identity.digest(), other);
     let vote = |author: u8| {
         let statement =
@@ -175,8 +181,9 @@ fn a_certificate_against_an_executed_block_stops_the_node() {
         votes: [1, 2, 3].map(vote).into(),
         bodies: Vec::new(),
     };
+    let proof = phase::FinalityProof::Committed(certificate);
     let batches = vec![batch(&node.manifest, 1, 1, 1, Vec::new()).signed.clone()];
-    let step = node.hear(2, Message::Blocks(Box::new(Blocks { blocks: vec![other], batches, certificate })));
+    let step = node.hear(2, Message::Blocks(Box::new(Blocks { blocks: vec![other], batches, proof })));
     let halts = |effect: &Effect| matches!(effect, Effect::Halt(reason) if reason.contains("block 1 "));
     assert!(step.release.iter().any(halts), "{step:?}");
     assert!(step.durable.is_empty(), "nothing of it is written");

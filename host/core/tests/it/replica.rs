@@ -103,8 +103,9 @@ pub(crate) fn recovery(manifest: &Manifest) -> Recovery {
         fresh: true,
         former: None,
         ledger: None,
-        certificate: None,
+        phases: Vec::new(),
         tail: Vec::new(),
+        side: Vec::new(),
         batches: Vec::new(),
         guard: GuardState::new(CHAIN, keys(0).public_key(), manifest.identity()),
         prepared_on_chain: None,
@@ -155,8 +156,10 @@ impl Node {
 
     fn note(&mut self, step: &Step) {
         for effect in &step.release {
-            if let Effect::Execute { record, .. } = effect {
-                self.executed.push(record.clone());
+            match effect {
+                Effect::Execute { record, .. } => self.executed.push(record.clone()),
+                Effect::Verify(context) => self.context = context.clone(),
+                _ => {}
             }
         }
     }
@@ -167,13 +170,13 @@ impl Node {
         self.give(Input::Message { from: keys(from).public_key(), message })
     }
 
-    fn submit(&mut self, seq: u64) -> Step {
+    pub(crate) fn submit(&mut self, seq: u64) -> Step {
         let client = ClientId { ingress: self.manifest.members[0].id, name: b"c".to_vec() };
         self.give(Input::Submit(vec![ClientTransaction { client, seq, payload: vec![1] }]))
     }
 
     /// The engine commits these batches as the next block, and two others vote for it.
-    fn commit(&mut self, index: u64, batches: Vec<Digest>) {
+    pub(crate) fn commit(&mut self, index: u64, batches: Vec<Digest>) {
         let commit = engine::Commit { index: CommitIndex(index), batches, round: 0, leader: None };
         self.engine.will(vec![Action::Commit(commit)]);
         let step = self.give(Input::Peer { key: keys(1).public_key(), up: true, rtt_us: 0 });
@@ -394,6 +397,7 @@ fn a_node_whose_guard_is_lost_takes_no_part_in_reads() {
     let reply = |last: u64| Message::ReadReply {
         nonce: 0,
         epoch: EpochNumber(0),
+        phase: 0,
         index: CommitIndex(last),
     };
     let is_placed = |effect: &Effect| matches!(effect, Effect::ReadAt { .. });

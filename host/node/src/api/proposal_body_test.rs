@@ -31,6 +31,7 @@ fn record(state: ProposalState, approve: u32, reject: &[&str], ready: u32) -> Pr
             new_committee: members(),
             new_epoch_timestamp_ms: 0,
             proposal_commit_index: CommitIndex(0),
+            fallbacks: Vec::new(),
             modules: BTreeMap::new(),
             fault_model: FaultModel::Byzantine,
             limits: EpochLimits::default(),

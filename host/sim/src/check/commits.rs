@@ -6,17 +6,13 @@ use moult_types::{EpochIdentity, Round, Signed};
 use crate::node::Node;
 use crate::report::Violation;
 
-pub(crate) fn sent(
-    node: usize,
-    it: &Node,
-    identity: EpochIdentity,
-    vote: &Signed,
-) -> Result<(), Violation> {
+pub(crate) fn sent(node: usize, it: &Node, identity: EpochIdentity, vote: &Signed) -> Result<(), Violation> {
     if Round::of(&vote.statement) != Some(Round::Commit) {
         return Ok(());
     }
     let guard = it.disk.durable_guard();
-    let certified = guard.certified.as_ref().filter(|certificate| certificate.identity == identity);
+    let certified = guard.certified.as_ref().map(|claim| &claim.certificate);
+    let certified = certified.filter(|certificate| certificate.identity == identity);
     // A later epoch's guard has let go of it.
     let is_over = guard.identity != identity;
     if is_over || certified.is_some_and(|certificate| certificate.index.0 >= vote.statement.slot.a) {
