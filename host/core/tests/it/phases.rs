@@ -492,7 +492,9 @@ fn an_aborted_epoch_goes_on_with_its_fallback_from_the_highest_certificate() {
     };
     assert_eq!(block.block.resumed, Some(Resumed { at: CommitIndex(2), point }));
     assert_eq!(prepares(&step), [2]);
-    assert_eq!(prepares(&order(&mut node, 3, vec![tick.digest])), [], "nothing past it before it is final");
+    let other = batch(&node.manifest, 2, 2, 6, Vec::new());
+    node.hear(2, Message::Batches(vec![other.signed.clone()]));
+    assert_eq!(prepares(&order(&mut node, 3, vec![other.digest])), [], "nothing past it before it is final");
     for peer in [1, 2] {
         node.hear(peer, votes_in(opened.identity, peer, 2, block.hash));
     }
