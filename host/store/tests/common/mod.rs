@@ -40,6 +40,9 @@ pub fn guard() -> GuardState {
 
 pub fn ledger(global: u64) -> Ledger {
     Ledger {
+        identity: genesis().manifest.identity(),
+        commit: CommitIndex(global),
+        phase: 0,
         global: GlobalIndex(global),
         index: CommitIndex(global),
         hash: Digest::ZERO,
