@@ -290,7 +290,7 @@ pub enum PhaseProof {
     /// The phase before it was aborted.
     Aborted(Bundle),
     /// Its chain has resumed.
-    Resumed(Resumption),
+    Resumed(Box<Resumption>),
 }
 
 /// A fallback of the present epoch, as it is stored.

@@ -206,11 +206,11 @@ impl VerifyContext {
     }
 
     fn epoch_of(&self, identity: EpochIdentity, message: &Message) -> Option<Unverified> {
+        let is_former = || self.former.as_ref().is_some_and(|(former, _)| *former == identity);
+        let is_earlier_phase = || self.phases().phase_of(identity).is_some_and(|phase| phase < self.phase);
         if identity == self.identity {
             None
-        } else if self.phases().phase_of(identity).is_some_and(|phase| phase < self.phase) {
-            Some(Unverified::Stale)
-        } else if self.former.as_ref().is_some_and(|(former, _)| *former == identity) {
+        } else if is_former() || is_earlier_phase() {
             Some(Unverified::Stale)
         } else {
             // Identities cannot be ordered by looking at them; the buffer for these is small.

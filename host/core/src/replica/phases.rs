@@ -79,13 +79,18 @@ impl Fallback {
     /// What opened the phase, as its record has it.
     pub(super) fn proof(&self) -> Option<PhaseProof> {
         let record = self.records.get(&self.phase)?;
-        let resumed = || record.resumption.clone().map(PhaseProof::Resumed);
+        let resumed = || record.resumption.clone().map(Box::new).map(PhaseProof::Resumed);
         record.opened.clone().map(PhaseProof::Aborted).or_else(resumed)
     }
 
     /// The last resume block that is final here.
     pub(super) fn resume_block(&self) -> Option<&BlockRecord> {
         self.records.get(&self.main_phase)?.resumption.as_ref().map(|resumption| &resumption.block)
+    }
+
+    /// Whether only the chain to its point is missing here.
+    pub(super) fn is_waiting_for(&self, resumption: &Resumption) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.phase == resumption.phase)
     }
 
     /// Whether the phase this node votes in has yet to resume.
@@ -354,7 +359,7 @@ impl Replica {
             ));
         }
         if phase > self.fallback.phase {
-            self.enter_phase(phase, PhaseProof::Resumed(resumption.clone()));
+            self.enter_phase(phase, PhaseProof::Resumed(Box::new(resumption.clone())));
         }
         if !self.has_point(&resumed.point) {
             self.fallback.waiting = Some(resumption);

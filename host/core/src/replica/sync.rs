@@ -259,6 +259,7 @@ impl Replica {
             let FinalityProof::Resumed { resumption, .. } = &proof else { return Err("none at all".into()) };
             if resumption.block.epoch != self.epoch.start.manifest.number
                 || resumption.phase <= self.fallback.main_phase
+                || self.fallback.is_waiting_for(resumption)
             {
                 return Ok(None);
             }
