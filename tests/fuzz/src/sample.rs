@@ -220,6 +220,11 @@ pub(crate) fn point() -> Point {
     Point { identity: identity(), index: CommitIndex(1), hash: block.hash, global: GlobalIndex(1) }
 }
 
+pub(crate) fn prepared() -> Prepared {
+    let Blocks { blocks, batches, .. } = blocks(1);
+    Prepared { blocks, batches, bodies: vec![Digest([1; 32])] }
+}
+
 pub(crate) fn status() -> Status {
     Status {
         epoch: EpochNumber(0),
@@ -255,11 +260,7 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::Abort { identity, abort: abort(1), claim: Some(Box::new(claim())) },
         Message::Opening { epoch: EpochNumber(0), phase: 1, bundle: bundle() },
         Message::FetchPrepared { from: CommitIndex(1), to: point() },
-        Message::Prepared(Box::new(Prepared {
-            blocks: blocks(1).blocks,
-            batches: blocks(1).batches,
-            bodies: vec![Digest([1; 32])],
-        })),
+        Message::Prepared(Box::new(prepared())),
         Message::Blocks(Box::new(blocks(1))),
         Message::ReadQuery { nonce: 1 },
         Message::ReadReply { nonce: 1, epoch: EpochNumber(0), phase: 0, index: CommitIndex(2) },

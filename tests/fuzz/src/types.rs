@@ -3,9 +3,10 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use moult_core::governance::Ledger;
 use moult_core::guard::GuardState;
-use moult_core::io::{EpochStart, GuardUpdate};
+use moult_core::io::{EpochStart, GuardUpdate, PhaseProof};
 use moult_types::governance::{ReadyNotice, Vote, Withdrawal};
-use moult_types::message::{Blocks, Status};
+use moult_types::message::{Blocks, Prepared, Status};
+use moult_types::phase::{Bundle, Claim, FinalityProof};
 use moult_types::{
     Batch, Block, BlockRecord, Certificate, EpochChangeProposal, Genesis, Manifest, Message, Scope, Signed,
     SignedBatch, SignedProposal, Statement, SystemTransaction, Transaction, decode, encode,
@@ -54,6 +55,11 @@ const CHECKS: &[fn(&[u8])] = &[
     strict::<GuardState>,
     strict::<GuardUpdate>,
     strict::<EpochStart>,
+    strict::<FinalityProof>,
+    strict::<Bundle>,
+    strict::<Claim>,
+    strict::<Prepared>,
+    strict::<PhaseProof>,
 ];
 
 /// Whatever decodes is the one encoding of its value; with one byte more or less it is none,
@@ -96,7 +102,8 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let blocks = sample::blocks(2);
     add(10, encode(&blocks.blocks[0].block));
     add(11, encode(&blocks.blocks[0]));
-    add(12, encode(&blocks.certificate));
+    add(12, encode(blocks.proof.certificate()));
+    add(24, encode(&blocks.proof));
     add(13, encode(&blocks));
     add(14, encode(&sample::status()));
     add(15, encode(&manifest));
@@ -120,5 +127,9 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         switched_at_ms: 2,
     };
     add(23, encode(&start));
+    add(25, encode(&sample::bundle()));
+    add(26, encode(&sample::claim()));
+    add(27, encode(&sample::prepared()));
+    add(28, encode(&PhaseProof::Aborted(sample::bundle())));
     seeds
 }

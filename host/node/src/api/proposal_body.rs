@@ -75,6 +75,7 @@ pub(super) fn state_name(state: ProposalState) -> &'static str {
         ProposalState::Expired => "expired",
         ProposalState::Withdrawn => "withdrawn",
         ProposalState::Superseded => "superseded",
+        ProposalState::Cancelled => "cancelled",
     }
 }
 
@@ -140,6 +141,9 @@ fn explanation(record: &ProposalRecord, facts: &Facts<'_>, tally: &Tally) -> Str
         ProposalState::Withdrawn => format!("withdrawn by its proposer at block {at}"),
         ProposalState::Superseded => {
             format!("superseded at block {at}: another proposal for epoch {epoch} was approved first")
+        }
+        ProposalState::Cancelled => {
+            format!("cancelled: the committee gave up an engine, and the epoch goes on from block {at}")
         }
     }
 }

@@ -83,6 +83,10 @@ fn the_sentence_says_where_it_stands() {
             record(S::Superseded, 0, &[], 0),
             "superseded at block 9: another proposal for epoch 3 was approved first",
         ),
+        (
+            record(S::Cancelled, 3, &[], 3),
+            "cancelled: the committee gave up an engine, and the epoch goes on from block 9",
+        ),
     ] {
         let committee = manifest.committee().ok();
         let facts = Facts { committee, checks: &[], ledger: &ledger, limits: &limits };

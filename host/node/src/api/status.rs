@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use moult_crypto::Signer;
-use moult_types::{ModuleHash, World};
+use moult_types::ModuleHash;
 
 use super::app::{Api, App};
 use super::convert;
