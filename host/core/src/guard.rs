@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use moult_sdk::{CommitIndex, Digest, Slot};
-use moult_types::{ChainId, EpochIdentity, GlobalIndex, PublicKey, Scope, SlotKind};
+use moult_types::phase::{Claim, Phase};
+use moult_types::{Certificate, ChainId, EpochIdentity, GlobalIndex, PublicKey, Round, Scope, SlotKind};
 
-use crate::io::GuardUpdate;
+use crate::io::{GuardUpdate, PhaseProof};
 
 /// Everything the guard remembers; the content of its file.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
@@ -20,14 +21,24 @@ pub struct GuardState {
     pub chain: ChainId,
     /// The key it guards.
     pub key: PublicKey,
-    /// The epoch it is in, and its identity.
+    /// The epoch it is in, with its phase and the identity of that.
     pub epoch: u64,
     /// See `epoch`.
+    pub phase: Phase,
+    /// See `epoch`.
     pub identity: EpochIdentity,
+    /// What opened the phase; none for phase 0, which the final block before it opens.
+    pub opened: Option<PhaseProof>,
     /// How often the node has started.
     pub start_count: u64,
     /// Last prepare of the epoch: (index, hash); index 0 before the first.
     pub prepared: (CommitIndex, Digest),
+    /// What the last commit of the phase was signed with: a certificate of the first round, of
+    /// its index and hash.
+    pub certified: Option<Claim>,
+    /// The block that this node's abort of the phase claims; once there is one, nothing more is
+    /// signed in the phase.
+    pub aborted: Option<(CommitIndex, Digest)>,
     /// High-water mark of the final chain: (global index, hash); 0 before the first block.
     pub final_mark: (GlobalIndex, Digest),
     /// By engine kind: slots at or below are closed.
@@ -43,9 +54,13 @@ impl GuardState {
             chain,
             key,
             epoch: 0,
+            phase: 0,
             identity,
+            opened: None,
             start_count: 0,
             prepared: (CommitIndex(0), identity.digest()),
+            certified: None,
+            aborted: None,
             final_mark: (GlobalIndex(0), Digest::ZERO),
             released: BTreeMap::new(),
             slots: BTreeMap::new(),
@@ -54,12 +69,14 @@ impl GuardState {
 
     /// Replays one update; the file is a snapshot and the updates after it.
     pub fn apply(&mut self, update: &GuardUpdate) {
-        match *update {
-            GuardUpdate::Signed { scope, slot, digest } => {
+        match update {
+            &GuardUpdate::Signed { scope, slot, digest } => {
                 self.slots.insert((scope, slot.kind, slot.a, slot.b), digest);
             }
-            GuardUpdate::Prepared { index, hash } => self.prepared = (index, hash),
-            GuardUpdate::Released(slot) => {
+            &GuardUpdate::Prepared { index, hash } => self.prepared = (index, hash),
+            GuardUpdate::Committed(claim) => self.certified = Some(claim.as_ref().clone()),
+            &GuardUpdate::Aborted { index, hash } => self.aborted = Some((index, hash)),
+            &GuardUpdate::Released(slot) => {
                 let mark = self.released.entry(slot.kind).or_default();
                 *mark = (*mark).max((slot.a, slot.b));
                 let (scope, mark) = (Scope::Epoch(self.identity), *mark);
@@ -73,24 +90,39 @@ impl GuardState {
                     self.slots.remove(&key);
                 }
             }
-            GuardUpdate::Epoch { number, identity } => {
+            &GuardUpdate::Epoch { number, identity } => {
                 self.epoch = number;
-                self.identity = identity;
-                self.prepared = (CommitIndex(0), identity.digest());
-                self.released.clear();
+                self.enter(0, identity, None);
                 // Votes and readiness of the epoch just closed may still be asked for again.
                 self.slots.retain(|(scope, ..), _| match scope {
                     Scope::Epoch(of) => *of == identity,
                     Scope::Number(of) => of.0 + 1 >= number,
                 });
             }
-            GuardUpdate::Started { count } => self.start_count = count,
+            GuardUpdate::Phase { phase, identity, proof } => {
+                self.enter(*phase, *identity, Some(proof.as_ref().clone()));
+                let closed = |scope: &Scope| matches!(scope, Scope::Epoch(of) if of != identity);
+                self.slots.retain(|(scope, ..), _| !closed(scope));
+            }
+            &GuardUpdate::Started { count } => self.start_count = count,
             // A node that gets its chain back from peers makes old blocks final once more.
-            GuardUpdate::FinalMark { global, hash } if global > self.final_mark.0 => {
+            &GuardUpdate::FinalMark { global, hash } if global > self.final_mark.0 => {
                 self.final_mark = (global, hash);
             }
             GuardUpdate::FinalMark { .. } => {}
         }
+    }
+}
+
+impl GuardState {
+    fn enter(&mut self, phase: Phase, identity: EpochIdentity, opened: Option<PhaseProof>) {
+        self.phase = phase;
+        self.identity = identity;
+        self.opened = opened;
+        self.prepared = (CommitIndex(0), identity.digest());
+        self.certified = None;
+        self.aborted = None;
+        self.released.clear();
     }
 }
 
@@ -107,6 +139,9 @@ pub enum GuardRefusal {
     /// The slot was released, or lies below one that closed it.
     #[error("the slot is closed")]
     Closed,
+    /// This node aborted the phase.
+    #[error("this node has aborted the phase")]
+    Aborted,
     /// An engine asked for a slot of the host's.
     #[error("the slot kind {0:#x} is the host's own")]
     HostKind(u16),
@@ -123,13 +158,21 @@ pub enum GuardRefusal {
 pub struct Guard {
     state: GuardState,
     enabled: bool,
+    /// A bug planted for the simulator.
+    #[cfg(feature = "planted")]
+    pub signs_after_abort: bool,
 }
 
 impl Guard {
     /// Takes up a state. A disabled guard refuses everything: for a node whose guard is
     /// missing, restored, cloned or older than its chain.
     pub fn new(state: GuardState, enabled: bool) -> Self {
-        Self { state, enabled }
+        Self {
+            state,
+            enabled,
+            #[cfg(feature = "planted")]
+            signs_after_abort: false,
+        }
     }
 
     /// What it remembers.
@@ -164,6 +207,7 @@ impl Guard {
         if self.state.released.get(&slot.kind).is_some_and(|&mark| (slot.a, slot.b) <= mark) {
             return Err(GuardRefusal::Closed);
         }
+        self.not_aborted()?;
         let scope = Scope::Epoch(self.state.identity);
         let is_known = self.state.slots.contains_key(&(scope, slot.kind, slot.a, slot.b));
         if !is_known && self.state.slots.len() >= OPEN_SLOTS_MAX {
@@ -223,6 +267,7 @@ impl Guard {
         if identity != self.state.identity || index < last {
             return Err(GuardRefusal::Closed);
         }
+        self.not_aborted()?;
         if index == last {
             return if hash == last_hash { Ok(None) } else { Err(GuardRefusal::Conflict) };
         }
@@ -230,6 +275,104 @@ impl Guard {
             return Err(GuardRefusal::Conflict);
         }
         Ok(Some(self.note(GuardUpdate::Prepared { index, hash })))
+    }
+
+    /// Whether a phase was aborted by this node.
+    pub fn has_aborted(&self, identity: EpochIdentity) -> bool {
+        self.state.identity == identity && self.state.aborted.is_some()
+    }
+
+    fn not_aborted(&self) -> Result<(), GuardRefusal> {
+        #[cfg(feature = "planted")]
+        if self.signs_after_abort {
+            return Ok(());
+        }
+        if self.state.aborted.is_some() { Err(GuardRefusal::Aborted) } else { Ok(()) }
+    }
+
+    /// What the last commit in a phase was signed with: the highest claim that this node can
+    /// prove.
+    pub fn claim(&self, identity: EpochIdentity) -> Option<&Claim> {
+        self.state.certified.as_ref().filter(|claim| claim.certificate.identity == identity)
+    }
+
+    /// The certificate in it.
+    pub fn certified(&self, identity: EpochIdentity) -> Option<&Certificate> {
+        self.claim(identity).map(|claim| &claim.certificate)
+    }
+
+    /// K8: aborts a phase and answers with the block that the abort claims: that of the last
+    /// commit, so that none is hidden. Nothing more is signed in the phase. The very same abort
+    /// may be asked for again.
+    ///
+    /// # Errors
+    /// The phase is not the present one, or the guard is disabled.
+    pub fn abort(
+        &mut self,
+        identity: EpochIdentity,
+    ) -> Result<((CommitIndex, Digest), Option<GuardUpdate>), GuardRefusal> {
+        if !self.enabled {
+            return Err(GuardRefusal::Disabled);
+        }
+        if identity != self.state.identity {
+            return Err(GuardRefusal::Closed);
+        }
+        if let Some(claim) = self.state.aborted {
+            return Ok((claim, None));
+        }
+        let claim =
+            self.certified(identity).map_or((CommitIndex(0), identity.digest()), |c| (c.index, c.hash));
+        let (index, hash) = claim;
+        Ok((claim, Some(self.note(GuardUpdate::Aborted { index, hash }))))
+    }
+
+    /// K17: phases only go up; a phase is entered with what opened it, and closes all before it.
+    ///
+    /// # Errors
+    /// It is not above the present one.
+    pub fn enter(
+        &mut self,
+        number: u64,
+        phase: Phase,
+        identity: EpochIdentity,
+        proof: PhaseProof,
+    ) -> Result<GuardUpdate, GuardRefusal> {
+        if number != self.state.epoch || phase <= self.state.phase {
+            return Err(GuardRefusal::Closed);
+        }
+        Ok(self.note(GuardUpdate::Phase { phase, identity, proof: Box::new(proof) }))
+    }
+
+    /// K4: whether a commit may be signed for the block of a certificate of the first round,
+    /// which becomes durable with it: in the present epoch, above the last one. That the
+    /// certificate holds is the caller's to show. `Ok(None)`: the very same commit was signed
+    /// before, with that certificate or another one for the block.
+    ///
+    /// # Errors
+    /// The index is closed, or the certificate is for something else.
+    pub fn commit(
+        &mut self,
+        identity: EpochIdentity,
+        claim: Claim,
+    ) -> Result<Option<GuardUpdate>, GuardRefusal> {
+        if !self.enabled {
+            return Err(GuardRefusal::Disabled);
+        }
+        let certificate = &claim.certificate;
+        let is_present = identity == self.state.identity && certificate.identity == identity;
+        if !is_present || certificate.round != Round::Prepare {
+            return Err(GuardRefusal::Closed);
+        }
+        self.not_aborted()?;
+        if let Some(last) = self.certified(identity) {
+            if certificate.index < last.index {
+                return Err(GuardRefusal::Closed);
+            }
+            if certificate.index == last.index {
+                return if certificate.hash == last.hash { Ok(None) } else { Err(GuardRefusal::Conflict) };
+            }
+        }
+        Ok(Some(self.note(GuardUpdate::Committed(Box::new(claim)))))
     }
 }
 
@@ -290,5 +433,75 @@ mod tests {
         assert!(matches!(guard.prepare(identity, CommitIndex(3), h(3), Some(h(2))), Ok(Some(_))));
         guard.note(GuardUpdate::Epoch { number: 1, identity: EpochIdentity([7; 32]) });
         assert_eq!(guard.prepare(identity, CommitIndex(4), h(4), Some(h(3))), Err(GuardRefusal::Closed));
+    }
+
+    #[test]
+    fn commits_rise_and_leave_their_certificate_behind() {
+        let mut guard = guard();
+        let identity = guard.state().identity;
+        let certificate = |round, index, hash| Claim {
+            certificate: Certificate {
+                round,
+                identity,
+                index: CommitIndex(index),
+                hash: Digest([hash; 32]),
+                votes: Vec::new(),
+                bodies: Vec::new(),
+            },
+            block: None,
+        };
+        let prepared = |index, hash| certificate(Round::Prepare, index, hash);
+        assert_eq!(
+            guard.commit(identity, certificate(Round::Commit, 2, 2)),
+            Err(GuardRefusal::Closed),
+            "no certificate of the first round"
+        );
+        assert!(matches!(guard.commit(identity, prepared(2, 2)), Ok(Some(_))));
+        assert_eq!(guard.commit(identity, prepared(2, 2)), Ok(None));
+        assert_eq!(guard.commit(identity, prepared(2, 3)), Err(GuardRefusal::Conflict));
+        assert_eq!(guard.commit(identity, prepared(1, 1)), Err(GuardRefusal::Closed));
+        assert!(matches!(guard.commit(identity, prepared(5, 5)), Ok(Some(_))));
+        assert_eq!(guard.claim(identity), Some(&prepared(5, 5)));
+        let next = EpochIdentity([7; 32]);
+        guard.note(GuardUpdate::Epoch { number: 1, identity: next });
+        assert_eq!((guard.certified(identity), guard.certified(next)), (None, None));
+        assert_eq!(guard.commit(identity, prepared(6, 6)), Err(GuardRefusal::Closed));
+        assert_eq!(guard.commit(next, prepared(6, 6)), Err(GuardRefusal::Closed));
+    }
+
+    #[test]
+    fn after_an_abort_nothing_is_signed_in_the_phase_and_phases_only_go_up() {
+        let mut guard = guard();
+        let identity = guard.state().identity;
+        let certificate = Certificate {
+            round: Round::Prepare,
+            identity,
+            index: CommitIndex(3),
+            hash: Digest([3; 32]),
+            votes: Vec::new(),
+            bodies: Vec::new(),
+        };
+        let claim = Claim { certificate: certificate.clone(), block: None };
+        assert!(matches!(guard.commit(identity, claim.clone()), Ok(Some(_))));
+        let (claimed, update) = guard.abort(identity).expect("it may");
+        assert_eq!((claimed, update.is_some()), ((CommitIndex(3), Digest([3; 32])), true));
+        assert_eq!(guard.abort(identity), Ok((claimed, None)), "the same again");
+        let refused = Err(GuardRefusal::Aborted);
+        assert_eq!(guard.commit(identity, claim.clone()), refused, "not even what was signed before");
+        assert_eq!(guard.prepare(identity, CommitIndex(4), Digest([4; 32]), None), refused);
+        assert_eq!(guard.engine_slot(slot(1, 1, 1), Digest([1; 32])), refused);
+        let number = Scope::Number(moult_types::EpochNumber(0));
+        assert!(matches!(guard.slot(number, slot(0x8005, 1, 0), Digest([1; 32])), Ok(Some(_))));
+        let next = moult_types::phase::fallback_identity(identity, 0);
+        let proof = PhaseProof::Aborted(moult_types::phase::Bundle { aborted: Vec::new() });
+        assert_eq!(guard.enter(0, 0, identity, proof.clone()), Err(GuardRefusal::Closed));
+        assert_eq!(guard.enter(1, 1, next, proof.clone()), Err(GuardRefusal::Closed));
+        assert!(guard.enter(0, 1, next, proof.clone()).is_ok());
+        assert_eq!(guard.enter(0, 1, next, proof), Err(GuardRefusal::Closed));
+        assert_eq!(guard.abort(identity), Err(GuardRefusal::Closed));
+        assert_eq!((guard.claim(identity), guard.state().aborted), (None, None));
+        assert!(matches!(guard.engine_slot(slot(1, 1, 1), Digest([1; 32])), Ok(Some(_))));
+        let start = next.digest();
+        assert!(matches!(guard.prepare(next, CommitIndex(1), Digest([4; 32]), Some(start)), Ok(Some(_))));
     }
 }

@@ -12,9 +12,10 @@ use moult_sdk::approval::{self, ModuleCheck, Verdict};
 use moult_sdk::engine::DurableRecord;
 use moult_sdk::{Digest, Slot};
 use moult_types::governance::Decision;
+use moult_types::phase::{Bundle, Claim, FinalityProof, Phase, Resumed, Resumption};
 use moult_types::{
-    BlockRecord, Certificate, ClientTransaction, CommitIndex, EpochChangeProposal, EpochIdentity,
-    GlobalIndex, HeldBatch, Manifest, Message, ModulePin, ProposalId, PublicKey, Scope, Signed,
+    BlockRecord, ClientTransaction, CommitIndex, EpochChangeProposal, EpochIdentity, EpochNumber,
+    GlobalIndex, HeldBatch, Manifest, Message, ModuleHash, ModulePin, ProposalId, PublicKey, Scope, Signed,
     TransactionId,
 };
 
@@ -136,12 +137,27 @@ pub enum Persist {
     Record(EngineRecord),
     /// Engine records at or below this id are not needed any more.
     TruncateRecords(u64),
+    /// A block of a fallback that has not resumed, or its resume block. Replaces a block of the
+    /// same index. Lazy.
+    SideBlock(Arc<BlockRecord>),
+    /// This node enters a fallback: one record, written at once with the removal of the former
+    /// phase's engine records and side blocks.
+    PhaseOpened(Box<PhaseRecord>),
+    /// The resume block of a fallback is final, and everything up to its point.
+    PhaseResumed {
+        /// The fallback, with its resumption.
+        record: Box<PhaseRecord>,
+        /// Replicated state of the host there: what was scheduled is cancelled.
+        ledger: Arc<Ledger>,
+        /// Batches that only its blocks up to the resume block name: no longer pending.
+        batches: Vec<Digest>,
+    },
     /// Every block up to here is final. Lazy: it can be learnt again from peers.
     Final {
         /// The last final block.
         global: GlobalIndex,
-        /// Its certificate.
-        certificate: Box<Certificate>,
+        /// What proves it.
+        proof: Box<FinalityProof>,
         /// Replicated state of the host at that block.
         ledger: Arc<Ledger>,
         /// Batches of the blocks that became final: no longer pending.
@@ -170,6 +186,7 @@ impl Persist {
             self,
             Self::Batch(_)
                 | Self::Block(_)
+                | Self::SideBlock(_)
                 | Self::Final { .. }
                 | Self::History(_)
                 | Self::TruncateRecords(_)
@@ -220,6 +237,24 @@ pub enum GuardUpdate {
         /// `h_index`.
         hash: Digest,
     },
+    /// The last commit: what it was signed with, of its index and hash (K4).
+    Committed(Box<Claim>),
+    /// The phase is aborted, with a claim to this block (K8).
+    Aborted {
+        /// Its index; 0 for none.
+        index: CommitIndex,
+        /// Its hash; the phase's identity for none.
+        hash: Digest,
+    },
+    /// The guard enters a fallback of the present epoch: everything of former phases is closed.
+    Phase {
+        /// Its phase.
+        phase: Phase,
+        /// Its identity.
+        identity: EpochIdentity,
+        /// What opened it.
+        proof: Box<PhaseProof>,
+    },
     /// Engine slots of a kind at or below (a, b) are never signed again.
     Released(Slot),
     /// The guard enters an epoch: everything of former epochs is closed.
@@ -247,6 +282,69 @@ impl GuardUpdate {
     fn is_lazy(&self) -> bool {
         matches!(self, Self::FinalMark { .. } | Self::Released(_))
     }
+}
+
+/// What opened a fallback (K17).
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum PhaseProof {
+    /// The phase before it was aborted.
+    Aborted(Bundle),
+    /// Its chain has resumed.
+    Resumed(Box<Resumption>),
+}
+
+/// A fallback of the present epoch, as it is stored.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct PhaseRecord {
+    /// Number of the epoch.
+    pub number: EpochNumber,
+    /// Its phase, from 1.
+    pub phase: Phase,
+    /// Its identity.
+    pub identity: EpochIdentity,
+    /// The engine of the phase before, which was aborted.
+    pub failed: ModuleHash,
+    /// Why this node suspected it; empty where it only followed others.
+    pub reason: String,
+    /// What opened it, where this node was shown that.
+    pub opened: Option<Bundle>,
+    /// That its chain resumed, once it is final here.
+    pub resumption: Option<Resumption>,
+    /// This node's wall clock when it entered: for the history, replicated nowhere.
+    pub entered_at_ms: u64,
+}
+
+impl PhaseRecord {
+    /// Where its chain goes on, once that is final here.
+    pub fn resumed(&self) -> Option<Resumed> {
+        self.resumption.as_ref().and_then(|resumption| resumption.block.block.resumed)
+    }
+}
+
+/// The hash at an index of the phase that a node votes in, as its disk has it: for
+/// [`Recovery::prepared_on_chain`](crate::Recovery). `executed` gives executed blocks by their
+/// position over all epochs, `side` blocks of a fallback up to its resume block.
+pub fn hash_on_disk<E>(
+    epoch: &EpochStart,
+    phases: &[PhaseRecord],
+    index: CommitIndex,
+    executed: impl FnOnce(GlobalIndex) -> Result<Option<BlockRecord>, E>,
+    side: impl FnOnce(CommitIndex) -> Result<Option<BlockRecord>, E>,
+) -> Result<Option<Digest>, E> {
+    let present = phases.last();
+    let identity = present.map_or_else(|| epoch.manifest.identity(), |record| record.identity);
+    if index.0 == 0 {
+        return Ok(Some(identity.digest()));
+    }
+    let global = match present {
+        None => epoch.base.0.checked_add(index.0).map(GlobalIndex),
+        Some(record) => record.resumed().and_then(|resumed| resumed.global_of(index)),
+    };
+    let found = match global {
+        Some(global) => executed(global)?,
+        None => side(index)?,
+    };
+    Ok(found.filter(|block| block.identity == identity).map(|block| block.hash))
 }
 
 /// Who gets a message.
@@ -435,6 +533,26 @@ pub enum Event {
         nodes_total: u32,
         /// The highest final block that a peer told of.
         highest: GlobalIndex,
+    },
+    /// This node suspects the engine of the present phase.
+    Suspects {
+        /// Why.
+        reason: String,
+    },
+    /// This node entered a fallback of its epoch.
+    PhaseOpened(Box<PhaseRecord>),
+    /// The chain of a fallback resumed here.
+    PhaseResumed {
+        /// Which one.
+        phase: Phase,
+        /// The executed block that it goes on from.
+        global: GlobalIndex,
+    },
+    /// This node's chain is not the certified one: it prepares nothing more in this epoch, and
+    /// follows certificates.
+    Diverged {
+        /// A block at which they differ.
+        index: CommitIndex,
     },
     /// This node signs nothing: why.
     SigningStopped(String),

@@ -5,10 +5,10 @@
 //! sockets and no Wasm: the node and the simulator bring these.
 
 pub mod execution;
-pub mod finality;
 pub mod governance;
 pub mod guard;
 pub mod io;
+pub mod kernel;
 pub mod ports;
 pub mod replica;
 pub mod verify;

@@ -1,16 +1,20 @@
 //! What of a peer's message must hold before the replica sees it.
 //!
 //! Pure and `Send`: the shell runs it on the peer's own task, off the replica's thread.
-//! Engine statements, prepares and batches are verified here; blocks and governance carry
+//! Engine statements, the kernel's votes and batches are verified here; blocks and governance carry
 //! their own proofs, which the replica checks against its chain.
 
 use std::sync::Arc;
 
 use moult_crypto::Keyring;
+use moult_types::phase::Phase;
 use moult_types::{
-    ChainId, EpochIdentity, EpochLimits, EpochNumber, HeldBatch, Message, Scope, SignedBatch, SlotKind,
+    Certificate, ChainId, Committee, EpochIdentity, EpochLimits, EpochNumber, GlobalIndex, HeldBatch,
+    Message, Round, Scope, Signed, SignedBatch, SlotKind,
 };
 use thiserror::Error;
+
+use crate::kernel::{CertificateError, Phases, check_certificate};
 
 /// A message that passed [`VerifyContext::check`].
 #[derive(Clone, Debug)]
@@ -47,14 +51,25 @@ pub struct VerifyContext {
     pub chain: ChainId,
     /// Number of the present epoch.
     pub number: EpochNumber,
-    /// Identity of the present epoch.
+    /// Identity of the present epoch in phase 0, and the block before it.
+    pub first: EpochIdentity,
+    /// See `first`.
+    pub base: GlobalIndex,
+    /// The phase that this node votes in, with its identity.
+    pub phase: Phase,
+    /// See `phase`.
     pub identity: EpochIdentity,
     /// Keys of the present committee.
     pub keyring: Keyring,
+    /// The present committee.
+    pub committee: Committee,
     /// The former epoch: its batches may still be ordered.
     pub former: Option<(EpochIdentity, Keyring)>,
     /// Sizes.
     pub limits: EpochLimits,
+    /// A bug planted for the simulator.
+    #[cfg(feature = "planted")]
+    pub planted: Option<crate::replica::Planted>,
 }
 
 impl VerifyContext {
@@ -82,17 +97,39 @@ impl VerifyContext {
                     self.verify(signed)?;
                 }
             }
-            Message::Prepare { identity, vote } => {
+            Message::Votes { identity, votes, certificate } => {
                 if let Some(early) = self.epoch_of(*identity, &message) {
                     return Err(early);
                 }
-                let slot = vote.statement.slot;
-                if slot.kind != SlotKind::PREPARE || slot.b != 0 || slot.a == 0 {
-                    return Err(Unverified::Bad("a prepare with another statement".into()));
-                }
-                self.verify(vote)?;
+                self.check_votes(votes, certificate.as_deref())?;
             }
-            Message::Batches(_)
+            Message::Waiting { identity, .. } | Message::Suspect { identity } => {
+                if let Some(early) = self.epoch_of(*identity, &message) {
+                    return Err(early);
+                }
+            }
+            Message::Abort { identity, abort, claim } => {
+                if let Some(early) = self.epoch_of(*identity, &message) {
+                    return Err(early);
+                }
+                self.phases()
+                    .check_abort(self.phase, abort, claim.as_deref())
+                    .map_err(|e| Unverified::Bad(format!("an abort: {e}")))?;
+            }
+            Message::Opening { epoch, phase, bundle } => {
+                match epoch.cmp(&self.number) {
+                    std::cmp::Ordering::Less => return Err(Unverified::Stale),
+                    std::cmp::Ordering::Greater => return Err(Unverified::Early(Box::new(message))),
+                    std::cmp::Ordering::Equal if *phase <= self.phase => return Err(Unverified::Stale),
+                    std::cmp::Ordering::Equal => {}
+                }
+                self.phases()
+                    .check_bundle(*phase, bundle)
+                    .map_err(|e| Unverified::Bad(format!("a bundle: {e}")))?;
+            }
+            Message::FetchPrepared { .. }
+            | Message::Prepared(_)
+            | Message::Batches(_)
             | Message::Status(_)
             | Message::System(_)
             | Message::FetchBatches(_)
@@ -104,6 +141,43 @@ impl VerifyContext {
             | Message::ModulePart { .. } => {}
         }
         Ok(VerifiedMessage { message, held: Vec::new() })
+    }
+
+    fn check_votes(&self, votes: &[Signed], certificate: Option<&Certificate>) -> Result<(), Unverified> {
+        if votes.len() > Round::ALL.len() {
+            return Err(Unverified::Bad("more votes than there are rounds".into()));
+        }
+        for vote in votes {
+            if Round::of(&vote.statement).is_none() {
+                return Err(Unverified::Bad("a vote with another statement".into()));
+            }
+            self.verify(vote)?;
+        }
+        let Some(certificate) = certificate else { return Ok(()) };
+        self.check_certificate(certificate, Round::Prepare)
+            .map_err(|e| Unverified::Bad(format!("a certificate does not hold: {e}")))
+    }
+
+    /// A certificate of the present epoch.
+    ///
+    /// # Errors
+    /// Why it proves nothing.
+    pub fn check_certificate(&self, certificate: &Certificate, round: Round) -> Result<(), CertificateError> {
+        let window = self.limits.window_blocks;
+        check_certificate(certificate, round, self.identity, &self.committee, &self.keyring, window)
+    }
+
+    /// The phases of the present epoch.
+    pub fn phases(&self) -> Phases<'_> {
+        Phases {
+            first: self.first,
+            base: self.base,
+            committee: &self.committee,
+            keyring: &self.keyring,
+            window_blocks: self.limits.window_blocks,
+            #[cfg(feature = "planted")]
+            planted: self.planted,
+        }
     }
 
     fn check_batches(&self, batches: Vec<SignedBatch>) -> Result<Vec<Arc<HeldBatch>>, Unverified> {
@@ -132,9 +206,11 @@ impl VerifyContext {
     }
 
     fn epoch_of(&self, identity: EpochIdentity, message: &Message) -> Option<Unverified> {
+        let is_former = || self.former.as_ref().is_some_and(|(former, _)| *former == identity);
+        let is_earlier_phase = || self.phases().phase_of(identity).is_some_and(|phase| phase < self.phase);
         if identity == self.identity {
             None
-        } else if self.former.as_ref().is_some_and(|(former, _)| *former == identity) {
+        } else if is_former() || is_earlier_phase() {
             Some(Unverified::Stale)
         } else {
             // Identities cannot be ordered by looking at them; the buffer for these is small.
@@ -142,7 +218,7 @@ impl VerifyContext {
         }
     }
 
-    fn verify(&self, signed: &moult_types::Signed) -> Result<(), Unverified> {
+    fn verify(&self, signed: &Signed) -> Result<(), Unverified> {
         let (statement, scope) = (&signed.statement, Scope::Epoch(self.identity));
         self.keyring
             .verify(scope, statement, &signed.signature)

@@ -79,7 +79,13 @@ fn block() -> (BlockRecord, Vec<Arc<HeldBatch>>) {
         global: GlobalIndex(1),
         parent: Digest::ZERO,
         hash: Digest::ZERO,
-        block: Block { index: CommitIndex(1), time_ms: 1, batches: vec![batch.digest], state_root: None },
+        block: Block {
+            index: CommitIndex(1),
+            time_ms: 1,
+            batches: vec![batch.digest],
+            state_root: None,
+            resumed: None,
+        },
     };
     (record, vec![Arc::new(batch)])
 }

@@ -203,10 +203,33 @@ pub struct EpochBody {
     pub quorum: u64,
     /// One for each world.
     pub modules: BTreeMap<World, PinFile>,
+    /// Engines to fall back to, in order.
+    #[serde(default)]
+    pub fallbacks: Vec<PinFile>,
+    /// Phases that were aborted, as this node saw it.
+    #[serde(default)]
+    pub aborts: Vec<AbortBody>,
     /// Shared numbers.
     pub limits: EpochLimits,
     /// State root at the barrier.
     pub state_root: Option<String>,
+}
+
+/// An engine was given up, and the epoch went on with the next one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AbortBody {
+    /// The phase that followed.
+    pub phase: u32,
+    /// Its identity.
+    pub identity: String,
+    /// The engine that was given up.
+    pub failed: ModuleHash,
+    /// Why this node suspected it; empty where it followed others.
+    pub reason: String,
+    /// Global index of the block that the phase goes on from, once that is final.
+    pub resumed_from: Option<u64>,
+    /// Wall clock of this node then.
+    pub entered_at_ms: u64,
 }
 
 /// `POST /v1/proposals` (admin): what is left out stays as it is.
@@ -215,6 +238,8 @@ pub struct EpochBody {
 pub struct ProposeBody {
     /// Pins that change.
     pub modules: BTreeMap<World, PinFile>,
+    /// The whole new list of engines to fall back to.
+    pub fallbacks: Option<Vec<PinFile>>,
     /// The whole new committee.
     pub committee: Option<Vec<Member>>,
     /// The new fault model.
@@ -248,7 +273,7 @@ pub struct ProposalBody {
     /// What votes refer to.
     pub hash: String,
     /// `proposed` (no quorum yet), `approved`, `scheduled`, `active`, `rejected` (by quorum),
-    /// `expired`, `withdrawn`, `superseded`.
+    /// `expired`, `withdrawn`, `superseded`, `cancelled` (a phase of the epoch was aborted).
     pub state: String,
     /// One line for a person: where it stands and what it waits for.
     pub explanation: String,

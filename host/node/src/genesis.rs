@@ -64,6 +64,9 @@ pub struct GenesisFile {
     pub committee: Vec<Member>,
     /// One for each world.
     pub modules: BTreeMap<World, PinFile>,
+    /// Engines to fall back to, in order; without any, an engine that stalls cannot be given up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<PinFile>,
     /// Numbers that all nodes share.
     #[serde(default)]
     pub limits: EpochLimits,
@@ -134,12 +137,15 @@ impl GenesisFile {
             let pin = pin.to_pin().map_err(|problem| GenesisError::Pin { world: *world, problem })?;
             modules.insert(*world, pin);
         }
+        let fallback = |pin: &PinFile| {
+            pin.to_pin().map_err(|problem| GenesisError::Pin { world: World::Engine, problem })
+        };
         let manifest = Manifest {
             number: EpochNumber(0),
             members: self.committee.clone(),
             fault_model: self.fault_model,
             modules,
-            fallbacks: Vec::new(),
+            fallbacks: self.fallbacks.iter().map(fallback).collect::<Result<_, _>>()?,
             finality: Finality::Certified,
             limits: self.limits.clone(),
             follows: None,

@@ -68,6 +68,8 @@ struct Consensus {
     engine_misbehaved: Counter,
     engine_gauge: Family<[(&'static str, String); 1], Gauge>,
     forks: Counter,
+    diverged: Counter,
+    aborts: Counter,
     blocks: Counter,
     batches: Counter,
     transactions: Counter,
@@ -154,7 +156,14 @@ impl Metrics {
                 self.cluster.stake.set(clamp(*stake));
                 self.cluster.stake_total.set(clamp(*stake_total));
             }
-            Event::SigningStopped(_) => {}
+            Event::Diverged { .. } => {
+                self.consensus.diverged.inc();
+            }
+            Event::PhaseOpened(_) => {
+                self.consensus.aborts.inc();
+                self.state().view = None;
+            }
+            Event::SigningStopped(_) | Event::Suspects { .. } | Event::PhaseResumed { .. } => {}
         }
     }
 
@@ -386,6 +395,12 @@ impl Consensus {
             engine_misbehaved: add(r, "engine_misbehaved", "Requests of the engine that were refused"),
             engine_gauge: add(r, "engine_gauge", "What the engine measures, by its own names"),
             forks: add(r, "fork_detected", "Times that a peer held another final block or state"),
+            diverged: add(
+                r,
+                "diverged",
+                "Times that the engine here ordered another chain than was certified",
+            ),
+            aborts: add(r, "epoch_aborts", "Engines that a quorum gave up"),
             blocks: add(r, "blocks", "Blocks executed here since the start"),
             batches: add(r, "batches", "Batches in these blocks"),
             transactions: add(r, "transactions", "Transactions of clients in these blocks"),

@@ -182,7 +182,8 @@ impl Modules {
         state: Arc<dyn StateReader>,
     ) -> Vec<ModuleCheck> {
         let mut checks = Vec::new();
-        for (world, pin) in &proposal.modules {
+        let fallbacks = proposal.fallbacks.iter().map(|pin| (&World::Engine, pin));
+        for (world, pin) in proposal.modules.iter().chain(fallbacks) {
             let mut check = ModuleCheck {
                 world: world.name().to_owned(),
                 hash: Digest(pin.hash.0),

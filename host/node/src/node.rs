@@ -481,10 +481,11 @@ fn publish(shared: &Shared, replica: &Replica, step: &moult_core::Step) {
         view.under_way = under_way;
         for write in &step.durable {
             match write {
-                Persist::Final { ledger, .. } => view.ledger = ledger.clone(),
+                Persist::Final { ledger, .. } | Persist::PhaseResumed { ledger, .. } => {
+                    view.ledger = ledger.clone();
+                }
                 Persist::Epoch { start, ledger, .. } => {
                     view.epoch = Arc::new(start.as_ref().clone());
-                    view.identity = start.manifest.identity();
                     view.ledger = ledger.clone();
                     (view.leader, view.round) = (None, 0);
                 }
@@ -492,6 +493,7 @@ fn publish(shared: &Shared, replica: &Replica, step: &moult_core::Step) {
                 _ => {}
             }
         }
+        (view.phase, view.identity) = (replica.phase().0, replica.identity());
         view.me = replica.me();
         view.is_draining = replica.is_draining();
     });

@@ -23,7 +23,7 @@ pub(crate) fn event(shared: &Shared, event: Event) {
             tracing::warn!(target: "consensus", fault, peer, "the engine failed and is rebuilt from its records");
         }
         Event::EngineFault { fault, beyond_recovery: true, .. } => {
-            tracing::error!(target: "consensus", fault, "the engine is beyond recovery here: this node follows certificates until the next epoch");
+            tracing::error!(target: "consensus", fault, "the engine is beyond recovery here: this node follows certificates until the next epoch or phase");
         }
         Event::EngineMisbehaved(what) => tracing::debug!(target: "consensus", what, "refused"),
         Event::Proposal(record) => {
@@ -50,7 +50,8 @@ pub(crate) fn event(shared: &Shared, event: Event) {
                 ProposalState::Rejected
                 | ProposalState::Expired
                 | ProposalState::Withdrawn
-                | ProposalState::Superseded => {
+                | ProposalState::Superseded
+                | ProposalState::Cancelled => {
                     tracing::warn!(target: "epoch-transition", proposal = id, new_epoch, state = ?record.state, "ended without effect");
                 }
             }
@@ -70,6 +71,26 @@ pub(crate) fn event(shared: &Shared, event: Event) {
             tracing::error!(target: "consensus", %peer, global = global.0, "FORK: a peer holds another final block or state here; compare /v1/blocks of both nodes");
         }
         Event::Sync { highest, .. } => shared.view_mut(|view| view.highest_seen = highest),
+        Event::Diverged { index } => {
+            tracing::error!(target: "consensus", index = index.0, "the engine here ordered another chain than a quorum certified: this node prepares nothing more in this epoch and follows certificates");
+        }
+        Event::Suspects { reason } => {
+            tracing::warn!(target: "consensus", reason, "this node suspects the engine; a quorum that does gives it up");
+        }
+        Event::PhaseOpened(record) => {
+            tracing::error!(
+                target: "epoch-transition",
+                epoch = record.number.0,
+                phase = record.phase,
+                failed = %record.failed,
+                reason = record.reason,
+                "ENGINE GIVEN UP by a quorum: the epoch goes on with the fallback engine of this phase; propose one that works"
+            );
+            shared.view_mut(|view| (view.phase, view.identity) = (record.phase, record.identity));
+        }
+        Event::PhaseResumed { phase, global } => {
+            tracing::warn!(target: "epoch-transition", phase, global = global.0, "the fallback engine goes on from this block; nothing final was lost");
+        }
         Event::SigningStopped(reason) => {
             tracing::error!(target: "consensus", reason, "this node signs nothing; it follows as an observer");
             shared.view_mut(|view| view.signing_stopped = Some(reason));
@@ -89,7 +110,7 @@ pub(crate) fn epoch_started(shared: &Shared, start: &EpochStart) {
         engine,
         "epoch begins here"
     );
-    let keep: Vec<_> = manifest.modules.values().map(|pin| pin.hash).collect();
+    let keep: Vec<_> = manifest.modules.values().chain(&manifest.fallbacks).map(|pin| pin.hash).collect();
     shared.modules.retain(&keep);
     shared.metrics.epoch_started(start, shared.network.get().map(moult_net::Network::stats));
 }

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use moult_core::Input;
 use moult_core::verify::Unverified;
 use moult_net::{BoxFuture, Class, Handler, Network, PeerEvent};
-use moult_types::{Digest, GlobalIndex, Message, ModuleHash, PublicKey, SignedBatch, decode, encode};
+use moult_types::phase::Phase;
+use moult_types::{
+    Digest, EpochNumber, GlobalIndex, Message, ModuleHash, PublicKey, SignedBatch, decode, encode,
+};
 
 use crate::modules::{Ask, blocking};
 use crate::shared::Shared;
@@ -22,7 +25,11 @@ const SMALL_BATCHES_BYTES: usize = 16 << 10;
 pub(crate) fn class_of(message: &Message) -> Class {
     match message {
         Message::Engine { .. }
-        | Message::Prepare { .. }
+        | Message::Votes { .. }
+        | Message::Waiting { .. }
+        | Message::Suspect { .. }
+        | Message::Abort { .. }
+        | Message::Opening { .. }
         | Message::Status(_)
         | Message::System(_)
         | Message::ReadQuery { .. }
@@ -34,6 +41,8 @@ pub(crate) fn class_of(message: &Message) -> Class {
         Message::FetchBatches(_)
         | Message::FetchBlocks { .. }
         | Message::Blocks(_)
+        | Message::FetchPrepared { .. }
+        | Message::Prepared(_)
         | Message::FetchModule { .. }
         | Message::ModulePart { .. } => Class::Sync,
     }
@@ -97,7 +106,9 @@ impl Peers {
                 self.serve_batches(from, digests).await
             }
             Message::FetchBatches(_) => self.penalize(&from, "a question for too many batches"),
-            Message::FetchBlocks { from: first } => self.serve_blocks(from, first).await,
+            Message::FetchBlocks { from: first, epoch, phase } => {
+                self.serve_blocks(from, first, (epoch, phase)).await;
+            }
             Message::FetchModule { hash, offset } => self.serve_module(from, hash, offset).await,
             Message::ModulePart { hash, total_bytes, offset, bytes } => {
                 self.0.modules.on_part(from, hash, total_bytes, offset, bytes);
@@ -150,9 +161,9 @@ impl Peers {
         }
     }
 
-    async fn serve_blocks(&self, to: PublicKey, first: GlobalIndex) {
+    async fn serve_blocks(&self, to: PublicKey, first: GlobalIndex, after: (EpochNumber, Phase)) {
         let (store, limit) = (self.0.store.clone(), self.0.config.limits.serve_bytes_max);
-        let found = blocking(move || store.stretch(first, limit)).await;
+        let found = blocking(move || store.stretch(first, after, limit)).await;
         match found {
             Ok(Ok(Some(blocks))) => self.answer(&to, &Message::Blocks(Box::new(blocks))),
             Ok(Ok(None)) => {}

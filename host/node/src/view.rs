@@ -7,6 +7,7 @@ use moult_core::governance::{Ledger, ProposalRecord};
 use moult_core::io::EpochStart;
 use moult_replay::ShadowView;
 use moult_sdk::approval::ModuleCheck;
+use moult_types::phase::Phase;
 use moult_types::{AuthorityIndex, Digest, EpochIdentity, GlobalIndex, ProposalId};
 
 /// Proposals that are remembered until the store has them for certain.
@@ -17,7 +18,9 @@ const CLOSED_MAX: usize = 64;
 pub struct View {
     /// The present epoch.
     pub epoch: Arc<EpochStart>,
-    /// Its identity.
+    /// Its phase, and the identity of that.
+    pub phase: Phase,
+    /// See `phase`.
     pub identity: EpochIdentity,
     /// This node's place in the committee.
     pub me: Option<AuthorityIndex>,
@@ -53,6 +56,7 @@ impl View {
     /// Before the replica has said anything.
     pub fn new(epoch: EpochStart, ledger: Ledger, executed: (GlobalIndex, Digest)) -> Self {
         Self {
+            phase: 0,
             identity: epoch.manifest.identity(),
             epoch: Arc::new(epoch),
             me: None,

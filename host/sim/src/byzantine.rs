@@ -10,13 +10,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use moult_crypto::Signer as _;
-use moult_types::block::{link, prepare_statement};
+use moult_types::block::{link, vote_statement};
 use moult_types::codec::hash_of;
 use moult_types::governance::Decision;
 use moult_types::message::Blocks;
+use moult_types::phase::FinalityProof;
 use moult_types::{
-    AuthorityIndex, Block, BlockRecord, Certificate, CertificateVote, CommitIndex, Digest, EpochIdentity,
-    GlobalIndex, Message, Scope, Signature, Signed, SignedBatch, Slot, Statement, SystemTransaction,
+    AuthorityIndex, Block, BlockRecord, Certificate, CertificateVote, CommitIndex, Digest, EpochIdentity, EpochNumber,
+    GlobalIndex, Message, Round, Scope, Signature, Signed, SignedBatch, Slot, Statement, SystemTransaction,
     Transaction,
 };
 
@@ -118,9 +119,16 @@ impl World {
                 let statement = Statement { digest: other(&own.statement.digest), ..own.statement };
                 *own = sign(Scope::Epoch(*identity), statement);
             }
-            Message::Prepare { identity, vote } => {
-                let statement = Statement { digest: other(&vote.statement.digest), ..vote.statement };
-                *vote = sign(Scope::Epoch(*identity), statement);
+            Message::Votes { identity, votes, .. } => {
+                for vote in votes {
+                    let statement = Statement { digest: other(&vote.statement.digest), ..vote.statement };
+                    *vote = sign(Scope::Epoch(*identity), statement);
+                }
+            }
+            Message::Abort { identity, abort, .. } => {
+                // Another claim for the same slot.
+                abort.claim.1 = other(&abort.claim.1);
+                abort.signature = sign(Scope::Epoch(*identity), abort.statement()).signature;
             }
             Message::Batches(batches) => {
                 let me = replica.me()?;
@@ -140,15 +148,15 @@ impl World {
                 own.signature = sign(Scope::Number(number), statement).signature;
             }
             Message::Status(status) => status.hash = other(&status.hash),
-            Message::ReadReply { prepared, last_final, .. } => {
-                // The lie that would hurt: less than was signed.
-                (*prepared, *last_final) = (CommitIndex(0), CommitIndex(0));
-            }
+            // The lie that would hurt: less than was signed.
+            Message::ReadReply { index, .. } => *index = CommitIndex(0),
             Message::Blocks(blocks) => {
                 let record = blocks.blocks.last_mut()?;
                 record.block.time_ms += 1;
                 record.hash = link(record.parent, record.block.body());
-                blocks.certificate.hash = record.hash;
+                if let FinalityProof::Committed(certificate) = &mut blocks.proof {
+                    certificate.hash = record.hash;
+                }
             }
             _ => return None,
         }
@@ -190,8 +198,14 @@ impl World {
             && let Some(present) = self.identity_at(node)
         {
             match &mut message {
-                Message::Engine { identity, .. } | Message::Prepare { identity, .. } => *identity = present,
-                Message::Blocks(blocks) => blocks.certificate.identity = present,
+                Message::Engine { identity, .. }
+                | Message::Votes { identity, .. }
+                | Message::Abort { identity, .. } => *identity = present,
+                Message::Blocks(blocks) => {
+                    if let FinalityProof::Committed(certificate) = &mut blocks.proof {
+                        certificate.identity = present;
+                    }
+                }
                 _ => {}
             }
         }
@@ -220,6 +234,7 @@ impl World {
             time_ms: ledger.time_ms + 1,
             batches: Vec::new(),
             state_root: start.state_root.filter(|_| index.0 == 1),
+            resumed: None,
         };
         let hash = link(ledger.hash, block.body());
         let record = BlockRecord {
@@ -233,9 +248,10 @@ impl World {
         let me = self.nodes[node].process.as_ref()?.replica.me();
         let signer = self.scheme.signer(&self.nodes[node].keys);
         let own = |author| {
-            signer.sign_statement(self.chain, Scope::Epoch(identity), &prepare_statement(author, index, hash))
+            let statement = vote_statement(Round::Commit, author, index, hash);
+            signer.sign_statement(self.chain, Scope::Epoch(identity), &statement)
         };
-        let true_one = self.nodes[node].disk.now.certificates.last_key_value().map(|(_, c)| c.clone());
+        let true_one = self.nodes[node].disk.now.proofs.last_key_value().map(|(_, p)| p.certificate().clone());
         let repeats_own = self.rng.chance(300);
         let votes = (0..start.manifest.members.len() as u32).map(AuthorityIndex).map(|author| {
             let borrowed = true_one.as_ref().and_then(|c| c.votes.iter().find(|vote| vote.author == author));
@@ -249,8 +265,9 @@ impl World {
             CertificateVote { author, index, signature }
         });
         let votes = votes.collect();
-        let certificate = Certificate { identity, index, hash, votes, bodies: Vec::new() };
-        Some(Blocks { blocks: vec![record], batches: Vec::new(), certificate })
+        let certificate = Certificate { round: Round::Commit, identity, index, hash, votes, bodies: Vec::new() };
+        let proof = FinalityProof::Committed(certificate);
+        Some(Blocks { blocks: vec![record], batches: Vec::new(), proof })
     }
 
     fn flood(&mut self, node: usize) {
@@ -265,7 +282,11 @@ impl World {
                     let bytes = (0..self.rng.below(200)).map(|_| self.rng.below(256) as u8).collect();
                     Message::Engine { identity, payload: Some(bytes), statements: Vec::new() }
                 }
-                1 => Message::FetchBlocks { from: GlobalIndex(1 + self.rng.below(100)) },
+                1 => Message::FetchBlocks {
+                    from: GlobalIndex(1 + self.rng.below(100)),
+                    epoch: EpochNumber(self.rng.below(4)),
+                    phase: 0,
+                },
                 2 => Message::ReadQuery { nonce: self.rng.number() },
                 3 => Message::FetchBatches(vec![Digest([self.rng.below(256) as u8; 32]); 8]),
                 _ => {
@@ -295,13 +316,15 @@ fn kind_of(message: &Message) -> usize {
         Message::Engine { payload: Some(_), .. } => 0,
         Message::Engine { payload: None, .. } => 1,
         Message::Batches(_) => 2,
-        Message::Prepare { .. } => 3,
+        Message::Votes { .. } => 3,
         Message::Status(_) => 4,
         Message::System(_) => 5,
         Message::FetchBatches(_) | Message::FetchBlocks { .. } => 6,
         Message::Blocks(_) => 7,
         Message::ReadQuery { .. } | Message::ReadReply { .. } => 8,
-        _ => 9,
+        Message::Suspect { .. } | Message::Abort { .. } | Message::Opening { .. } => 9,
+        Message::FetchPrepared { .. } | Message::Prepared(_) => 10,
+        _ => 11,
     }
 }
 
@@ -323,7 +346,14 @@ fn forge(message: &Message, rng: &mut Rng) -> Message {
                 flip(&mut signed.statement.digest.0, rng);
             }
         }
-        Message::Prepare { vote, .. } => vote.statement.slot.a += rng.range(1, 3),
+        Message::Votes { votes, certificate, .. } => match certificate {
+            Some(certificate) if rng.chance(500) => certificate.index.0 += rng.range(1, 3),
+            _ => {
+                if let Some(vote) = votes.first_mut() {
+                    vote.statement.slot.a += rng.range(1, 3);
+                }
+            }
+        },
         Message::Status(status) => {
             status.last_final = GlobalIndex(status.last_final.0 + rng.range(1, 50));
             status.hash = Digest([7; 32]);
@@ -335,11 +365,12 @@ fn forge(message: &Message, rng: &mut Rng) -> Message {
         }
         Message::Blocks(blocks) => match rng.below(4) {
             0 => {
-                blocks.certificate.votes.pop();
+                certificate_of(&mut blocks.proof).votes.pop();
             }
             1 => {
-                if let Some(vote) = blocks.certificate.votes.first().copied() {
-                    blocks.certificate.votes.push(vote);
+                let certificate = certificate_of(&mut blocks.proof);
+                if let Some(vote) = certificate.votes.first().copied() {
+                    certificate.votes.push(vote);
                 }
             }
             2 => {
@@ -351,11 +382,29 @@ fn forge(message: &Message, rng: &mut Rng) -> Message {
                 }
             }
         },
-        Message::ReadReply { prepared, last_final, .. } => {
-            *prepared = CommitIndex(rng.below(prepared.0 + 40));
-            *last_final = CommitIndex(rng.below(last_final.0 + 40));
+        Message::Abort { abort, claim, .. } => match claim {
+            Some(_) if rng.chance(300) => *claim = None,
+            _ => abort.claim.0.0 += rng.range(1, 3),
+        },
+        Message::Opening { bundle, .. } => {
+            if let Some(aborted) = bundle.aborted.first_mut() {
+                match rng.below(3) {
+                    0 => drop(aborted.aborts.pop()),
+                    1 => aborted.claim = None,
+                    _ => bundle.aborted.clear(),
+                }
+            }
         }
+        Message::Waiting { batch, .. } => flip(&mut batch.0, rng),
+        Message::ReadReply { index, .. } => *index = CommitIndex(rng.below(index.0 + 40)),
         _ => {}
     }
     message
+}
+
+fn certificate_of(proof: &mut FinalityProof) -> &mut Certificate {
+    match proof {
+        FinalityProof::Committed(certificate) => certificate,
+        FinalityProof::Resumed { resumption, .. } => &mut resumption.certificate,
+    }
 }

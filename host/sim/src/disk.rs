@@ -16,9 +16,11 @@ use moult_core::Recovery;
 use moult_core::execution::StateAccumulator;
 use moult_core::governance::Ledger;
 use moult_core::guard::GuardState;
-use moult_core::io::{EngineRecord, EpochStart, GuardUpdate, Persist};
+use moult_core::io::{EngineRecord, EpochStart, GuardUpdate, Persist, PhaseRecord, hash_on_disk};
+use moult_types::phase::{FinalityProof, Phase};
 use moult_types::{
-    BlockRecord, Certificate, ChainId, Digest, Finality, Genesis, GlobalIndex, HeldBatch, ModuleHash,
+    BlockRecord, ChainId, CommitIndex, Digest, EpochNumber, Finality, Genesis, GlobalIndex, HeldBatch,
+    ModuleHash,
 };
 
 use crate::rng::Rng;
@@ -45,7 +47,11 @@ pub(crate) struct Image {
     pub(crate) ledger: Option<Ledger>,
     pub(crate) last_final: GlobalIndex,
     pub(crate) blocks: BTreeMap<GlobalIndex, Arc<BlockRecord>>,
-    pub(crate) certificates: BTreeMap<GlobalIndex, Certificate>,
+    pub(crate) proofs: BTreeMap<GlobalIndex, FinalityProof>,
+    /// By number of the epoch and phase.
+    pub(crate) phases: BTreeMap<(EpochNumber, Phase), PhaseRecord>,
+    /// Blocks of the present phase up to its resume block.
+    side: BTreeMap<CommitIndex, Arc<BlockRecord>>,
     pub(crate) batches: BTreeMap<Digest, Arc<HeldBatch>>,
     pub(crate) pending: BTreeSet<Digest>,
     pub(crate) records: BTreeMap<u64, EngineRecord>,
@@ -247,6 +253,11 @@ impl Disk {
         Lost { writes, is_torn: (0 < store && store < unsynced) || (0 < guard && guard < written) }
     }
 
+    /// The guard as a crash would leave it.
+    pub(crate) fn durable_guard(&self) -> &GuardState {
+        &self.guard
+    }
+
     /// Batches of final blocks, oldest first.
     pub(crate) fn final_batches(&self) -> Vec<Digest> {
         let blocks = self.now.blocks.range(..=self.now.last_final);
@@ -278,27 +289,37 @@ impl Disk {
         let former = image.epochs.iter().rev().nth(1).map(|start| start.manifest.clone());
         let tail: Vec<_> =
             image.blocks.range(image.last_final.next()..).map(|(_, record)| record.clone()).collect();
-        let identity = epoch.manifest.identity();
-        let prepared_on_chain = match guard.prepared.0.0 {
-            0 => Some(identity.digest()),
-            index => image.blocks.get(&GlobalIndex(epoch.base.0 + index)).map(|record| record.hash),
-        };
+        let phases = image.phases_of(epoch.manifest.number);
+        let identity = phases.last().map_or_else(|| epoch.manifest.identity(), |record| record.identity);
+        let is_resuming = phases.last().is_some_and(|record| record.resumption.is_none());
+        let side: Vec<_> = image
+            .side
+            .values()
+            .filter(|record| is_resuming && record.identity == identity)
+            .cloned()
+            .collect();
+        let block = |record: Option<&Arc<BlockRecord>>| Ok(record.map(|record| record.as_ref().clone()));
+        let prepared_on_chain = hash_on_disk::<String>(
+            &epoch,
+            &phases,
+            guard.prepared.0,
+            |global| block(image.blocks.get(&global)),
+            |index| block(image.side.get(&index)),
+        )?;
         Ok(Recovery {
             chain,
             fresh: image.epochs.is_empty(),
             former,
             ledger: image.ledger.clone(),
-            certificate: image
-                .certificates
-                .get(&image.last_final)
-                .filter(|c| c.identity == identity)
-                .cloned(),
             batches: {
-                let of_tail = tail.iter().flat_map(|record: &Arc<BlockRecord>| &record.block.batches);
+                let of_tail =
+                    tail.iter().chain(&side).flat_map(|record: &Arc<BlockRecord>| &record.block.batches);
                 let held: BTreeSet<_> = image.pending.iter().chain(of_tail).collect();
                 held.into_iter().filter_map(|digest| image.batches.get(digest).cloned()).collect()
             },
             tail,
+            side,
+            phases,
             prepared_on_chain: prepared_on_chain.filter(|_| guard.identity == identity),
             guard,
             signing_stopped: (mark > have).then_some(shorter),
@@ -381,6 +402,28 @@ impl Image {
                 }
                 self.blocks.insert(record.global, record.clone());
             }
+            Persist::SideBlock(record) => {
+                self.side.insert(record.block.index, record.clone());
+            }
+            Persist::PhaseOpened(record) => {
+                let key = (record.number, record.phase);
+                if self.phases.range(key..).any(|((number, _), _)| *number == record.number) {
+                    return Err(format!(
+                        "phase {} of epoch {} is entered again",
+                        record.phase, record.number
+                    ));
+                }
+                self.phases.insert(key, record.as_ref().clone());
+                self.side.clear();
+                self.records.clear();
+            }
+            Persist::PhaseResumed { record, ledger, batches } => {
+                self.phases.insert((record.number, record.phase), record.as_ref().clone());
+                self.ledger = Some(ledger.as_ref().clone());
+                batches.iter().for_each(|digest| {
+                    self.pending.remove(digest);
+                });
+            }
             Persist::DropBlocksAbove(global) => {
                 if *global < self.last_final.max(self.applied) {
                     let Self { applied, last_final, .. } = self;
@@ -397,7 +440,7 @@ impl Image {
                 self.records.insert(record.record.id, record.clone());
             }
             Persist::TruncateRecords(id) => self.records = self.records.split_off(&(id + 1)),
-            Persist::Final { global, certificate, ledger, batches } => {
+            Persist::Final { global, proof, ledger, batches } => {
                 let held =
                     (self.last_final.0 + 1..=global.0).all(|g| self.blocks.contains_key(&GlobalIndex(g)));
                 if *global <= self.last_final || !held || ledger.global != *global {
@@ -407,7 +450,7 @@ impl Image {
                     ));
                 }
                 self.last_final = *global;
-                self.certificates.insert(*global, certificate.as_ref().clone());
+                self.proofs.insert(*global, proof.as_ref().clone());
                 self.ledger = Some(ledger.as_ref().clone());
                 batches.iter().for_each(|digest| {
                     self.pending.remove(digest);
@@ -422,6 +465,7 @@ impl Image {
                     ));
                 }
                 self.blocks.split_off(&start.base.next());
+                self.side.clear();
                 self.records.clear();
                 self.ledger = Some(ledger.as_ref().clone());
                 if self.epochs.last() != Some(start.as_ref()) {
@@ -437,8 +481,9 @@ impl Image {
         Ok(())
     }
 
-    /// The epoch of a block: the last one that begins before it.
-    pub(crate) fn epoch_of(&self, global: GlobalIndex) -> Option<&EpochStart> {
-        self.epochs.iter().rev().find(|start| start.base < global)
+    /// Fallbacks of an epoch, by rising phase.
+    pub(crate) fn phases_of(&self, number: EpochNumber) -> Vec<PhaseRecord> {
+        let of_epoch = (number, 0)..=(number, Phase::MAX);
+        self.phases.range(of_epoch).map(|(_, record)| record.clone()).collect()
     }
 }

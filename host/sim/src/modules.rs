@@ -22,7 +22,17 @@ pub struct EngineModule {
     /// What an epoch pins.
     pub hash: ModuleHash,
     info: Info,
+    /// Whether it works for good, so that an epoch may graduate on its word.
+    is_sound: bool,
     make: Make<Box<dyn EngineInstance>>,
+}
+
+/// How an engine fails, so that it is given up.
+#[derive(Clone, Copy)]
+enum Failure {
+    Silent,
+    Fading,
+    Trapping,
 }
 
 /// An application that a chain may run.
@@ -38,6 +48,8 @@ struct ApplicationModule {
 pub struct Modules {
     /// The chain begins with the first; proposals move it to any.
     engines: Vec<EngineModule>,
+    /// The first of them with its failures.
+    failing: Vec<EngineModule>,
     /// The key-value store and its successor.
     applications: Vec<ApplicationModule>,
     approval: (ModuleHash, Make<Box<dyn ApprovalInstance>>),
@@ -50,6 +62,7 @@ impl EngineModule {
             name: name.to_owned(),
             hash: ModuleHash::of(name.as_bytes()),
             info: E::describe(),
+            is_sound: true,
             make: Arc::new(|| Some(Box::new(NativeEngine::<E>::new()))),
         }
     }
@@ -58,7 +71,28 @@ impl EngineModule {
     pub fn component(name: &str, prepared: Prepared) -> Option<Self> {
         let ModuleInfo::Engine(info) = prepared.info().clone() else { return None };
         let hash = prepared.hash();
-        Some(Self { name: name.to_owned(), hash, info, make: Arc::new(move || prepared.engine().ok()) })
+        let make: Make<_> = Arc::new(move || prepared.engine().ok());
+        Some(Self { name: name.to_owned(), hash, info, is_sound: true, make })
+    }
+
+    /// This one, as it fails.
+    fn failing(&self, failure: Failure) -> Self {
+        let (name, make) = (format!("{} that fails {}", self.name, failure as u8), self.make.clone());
+        let make = move || -> Option<Box<dyn EngineInstance>> {
+            let engine = make()?;
+            Some(match failure {
+                Failure::Silent => Box::new(Fading { engine, steps_left: 0 }),
+                Failure::Fading => Box::new(Fading { engine, steps_left: FADES_AFTER }),
+                Failure::Trapping => Box::new(Trapping { engine, steps_left: TRAPS_AFTER }),
+            })
+        };
+        let hash = ModuleHash::of(name.as_bytes());
+        Self { name, hash, info: self.info.clone(), is_sound: false, make: Arc::new(make) }
+    }
+
+    /// Whether it works for good, so that an epoch may graduate on its word.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.is_sound
     }
 
     /// Whether it was made for a committee of which some may lie.
@@ -82,6 +116,7 @@ impl Modules {
             make,
         };
         Self {
+            failing: failing(&engines),
             engines,
             applications: vec![
                 application("kv", Arc::new(|| Some(Arc::new(NativeApplication::<moult_kv::Kv>::new())))),
@@ -106,6 +141,7 @@ impl Modules {
         };
         let applications = kv.into_iter().map(application).collect::<Option<_>>()?;
         matches!(policy.info(), ModuleInfo::Approval(_)).then(|| Self {
+            failing: failing(&engines),
             engines,
             applications,
             approval: (policy.hash(), Arc::new(move || policy.approval().ok())),
@@ -137,7 +173,7 @@ impl Modules {
 
     /// All hashes.
     pub(crate) fn hashes(&self) -> impl Iterator<Item = ModuleHash> + '_ {
-        let engines = self.engines.iter().map(|module| module.hash);
+        let engines = self.engines.iter().chain(&self.failing).map(|module| module.hash);
         engines.chain(self.applications.iter().map(|module| module.hash)).chain([self.approval.0])
     }
 
@@ -145,9 +181,15 @@ impl Modules {
         &self.engines
     }
 
+    /// One that never orders anything, one that falls silent, one that traps; nothing where there
+    /// is no engine at all.
+    pub(crate) fn failing(&self) -> &[EngineModule] {
+        &self.failing
+    }
+
     /// Which engine a hash is of.
     pub(crate) fn engine_of(&self, hash: ModuleHash) -> Option<&EngineModule> {
-        self.engines.iter().find(|module| module.hash == hash)
+        self.engines.iter().chain(&self.failing).find(|module| module.hash == hash)
     }
 
     /// The application of genesis and the one that proposals bring, and back.
@@ -171,6 +213,51 @@ impl Modules {
 
     pub(crate) fn approval(&self) -> Option<Box<dyn ApprovalInstance>> {
         (self.approval.1)()
+    }
+}
+
+fn failing(engines: &[EngineModule]) -> Vec<EngineModule> {
+    let all = [Failure::Silent, Failure::Fading, Failure::Trapping];
+    engines.first().map_or(Vec::new(), |first| all.map(|failure| first.failing(failure)).into())
+}
+
+/// Steps of an instance until an engine that fades says nothing more, and until one that traps
+/// does.
+const FADES_AFTER: u64 = 300;
+const TRAPS_AFTER: u64 = 60;
+
+/// Works for a number of steps, and then neither orders nor says anything.
+struct Fading {
+    engine: Box<dyn EngineInstance>,
+    steps_left: u64,
+}
+
+impl EngineInstance for Fading {
+    fn describe(&mut self) -> Result<Info, Fault> {
+        self.engine.describe()
+    }
+
+    fn init(
+        &mut self,
+        settings: &Settings,
+        recovered: Option<&Recovered>,
+    ) -> Result<Result<Outcome, InitError>, Fault> {
+        let started = self.engine.init(settings, recovered)?;
+        Ok(if self.steps_left == 0 { started.map(|_| Outcome::default()) } else { started })
+    }
+
+    fn step(&mut self, now: NowMs, events: Vec<Event>) -> Result<Outcome, Fault> {
+        match self.steps_left.checked_sub(1) {
+            Some(left) => {
+                self.steps_left = left;
+                self.engine.step(now, events)
+            }
+            None => Ok(Outcome::default()),
+        }
+    }
+
+    fn judge(&mut self, committee: &Committee, proof: &[u8]) -> Result<Option<AuthorityIndex>, Fault> {
+        self.engine.judge(committee, proof)
     }
 }
 

@@ -115,6 +115,11 @@ impl World {
             let others: Vec<_> =
                 others.filter(|engine| all_honest || engine.bears_lies()).map(|engine| engine.hash).collect();
             pin.hash = self.operator.pick(&others).unwrap_or(pin.hash);
+            if !present.fallbacks.is_empty() && self.operator.chance(250) {
+                let drawn = engine_that_may_fail(&mut self.operator, &self.plan, &self.modules);
+                let drawn = drawn.filter(|engine| all_honest || engine.bears_lies());
+                pin.hash = drawn.map_or(pin.hash, |engine| engine.hash);
+            }
         }
         let engine = self.modules.engine_of(pin.hash)?.clone();
         pin.config = engine_config(&mut self.operator, &self.plan, &engine);
@@ -160,8 +165,9 @@ impl World {
             new_epoch_timestamp_ms: clock.wall_ms + self.proposals,
             proposal_commit_index: index,
             modules,
+            fallbacks: present.fallbacks.clone(),
             fault_model,
-            limits: limits(&mut self.operator, &self.plan),
+            limits: limits(&mut self.operator, &self.plan, engine.is_sound()),
             activation: Activation::AsSoonAsReady,
             deadline: CommitIndex(index.0 + self.operator.range(20, 400)),
             proposer: self.nodes[node].authority,
@@ -228,6 +234,7 @@ impl World {
             ProposalState::Expired => "proposal expired",
             ProposalState::Withdrawn => "proposal withdrawn",
             ProposalState::Superseded => "proposal superseded",
+            ProposalState::Cancelled => "proposal cancelled",
         };
         self.report.note(state);
     }

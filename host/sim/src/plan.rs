@@ -42,6 +42,8 @@ pub struct Plan {
     pub real_signatures: Option<bool>,
     /// In how many of 1,000 runs an authority (within what is tolerated) is Byzantine.
     pub byzantine_per_mille: u64,
+    /// In how many of 1,000 runs epochs have fallbacks, and engines that stall or trap.
+    pub failing_per_mille: u64,
     /// A node whose engine is another one, for hostile engines in an unmodified host.
     pub hostile: Option<Hostile>,
     /// Exactly one crash: where, for enumerating all of them.
@@ -155,6 +157,7 @@ impl Plan {
             faults_max: None,
             real_signatures: None,
             byzantine_per_mille: 300,
+            failing_per_mille: 500,
             hostile: None,
             crash_point: None,
             #[cfg(feature = "planted")]
@@ -165,6 +168,11 @@ impl Plan {
     /// A longer one with larger committees: for the nightly run.
     pub fn long() -> Self {
         Self { faults_ms: 40_000, members_max: 10, others_max: 8, clients_max: 12, ..Self::short() }
+    }
+
+    /// Every epoch has fallbacks, and engines fail one after the other.
+    pub fn aborts() -> Self {
+        Self { failing_per_mille: 1000, ..Self::short() }
     }
 
     /// Four nodes that exchange modules and do nothing else: to crash them at every point.
@@ -202,6 +210,7 @@ impl Plan {
             between_changes_ms: 0,
             bad_links: false,
             byzantine_per_mille: 0,
+            failing_per_mille: 0,
             ..Self::short()
         }
     }

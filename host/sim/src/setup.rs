@@ -219,6 +219,9 @@ fn genesis(rng: &mut Rng, plan: &Plan, modules: &Modules, members: &[Identity]) 
     let engine = modules.engines().first();
     let bears_lies = engine.is_some_and(EngineModule::bears_lies);
     let pin = |hash: ModuleHash, config: Vec<u8>| ModulePin { hash, config };
+    let fallbacks = fallbacks(rng, plan, modules);
+    let engine = if fallbacks.is_empty() { engine } else { engine_that_may_fail(rng, plan, modules) };
+    let limits = limits(rng, plan, engine.is_some_and(EngineModule::is_sound));
     let engine = engine.map_or(ModulePin { hash: ModuleHash([0; 32]), config: Vec::new() }, |engine| {
         pin(engine.hash, engine_config(rng, plan, engine))
     });
@@ -236,9 +239,9 @@ fn genesis(rng: &mut Rng, plan: &Plan, modules: &Modules, members: &[Identity]) 
             members,
             fault_model: if bears_lies && lies_count { FaultModel::Byzantine } else { FaultModel::Crash },
             modules: pins,
-            fallbacks: Vec::new(),
+            fallbacks,
             finality: Finality::Certified,
-            limits: limits(rng, plan),
+            limits,
             follows: None,
         },
     }
@@ -276,12 +279,49 @@ pub(crate) fn engine_config(rng: &mut Rng, plan: &Plan, engine: &EngineModule) -
     text.into_bytes()
 }
 
-pub(crate) fn limits(rng: &mut Rng, plan: &Plan) -> EpochLimits {
+/// Engines to fall back to: one that works whatever the fault model, before it perhaps one that does not.
+fn fallbacks(rng: &mut Rng, plan: &Plan, modules: &Modules) -> Vec<ModulePin> {
+    if !plan.trusts_engines() || !rng.chance(plan.failing_per_mille) {
+        return Vec::new();
+    }
+    let sound: Vec<_> = modules.engines().iter().filter(|engine| engine.bears_lies()).collect();
+    let mut engines: Vec<_> = rng.pick(&sound).into_iter().collect();
+    if let [silent, fading, ..] = modules.failing()
+        && silent.bears_lies()
+        && rng.chance(400)
+    {
+        engines.insert(0, if rng.chance(500) { silent } else { fading });
+    }
+    engines
+        .into_iter()
+        .map(|engine| ModulePin { hash: engine.hash, config: engine_config(rng, plan, engine) })
+        .collect()
+}
+
+/// Mostly one that works.
+pub(crate) fn engine_that_may_fail<'a>(
+    rng: &mut Rng,
+    plan: &Plan,
+    modules: &'a Modules,
+) -> Option<&'a EngineModule> {
+    let range = if plan.failing_per_mille == 1000 { 5 } else { 10 };
+    let failing = modules.failing();
+    match rng.below(range) {
+        0 => failing.first(),
+        1 | 2 => failing.get(1),
+        3 => failing.get(2),
+        _ => modules.engines().first(),
+    }
+}
+
+pub(crate) fn limits(rng: &mut Rng, plan: &Plan, is_sound: bool) -> EpochLimits {
+    let may_graduate = rng.chance(400) && plan.trusts_engines() && is_sound;
     let window_blocks = rng.range(1, 16);
     EpochLimits {
         window_blocks,
         barrier_distance_blocks: window_blocks + rng.below(10),
-        graduate_after_blocks: (rng.chance(400) && plan.trusts_engines()).then(|| rng.range(1, 40)),
+        graduate_after_blocks: may_graduate.then(|| rng.range(1, 40)),
+        stall_timeout_ms: rng.range(400, 3_000),
         readiness_window_blocks: rng.range(10, 100),
         batches_in_block_max: rng.range(1, 16) as u32,
         client_window: 256,

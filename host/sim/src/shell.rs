@@ -6,8 +6,10 @@ use moult_core::io::{Effect, EpochStart, Event as CoreEvent, Input, Refusal, Tar
 use moult_core::verify::Unverified;
 use moult_sdk::approval::ModuleCheck;
 use moult_types::message::Blocks;
+use moult_types::phase::{FinalityProof, Phase};
 use moult_types::{
-    Digest, EpochChangeProposal, EpochIdentity, GlobalIndex, HeldBatch, Message, ModulePin, PublicKey,
+    Digest, EpochChangeProposal, EpochIdentity, EpochNumber, GlobalIndex, HeldBatch, Message, ModulePin,
+    PublicKey,
     World as Role,
 };
 
@@ -133,8 +135,8 @@ impl World {
                 }
                 Ok(())
             }
-            Message::FetchBlocks { from: first } => {
-                if let Some(blocks) = self.blocks(to, *first) {
+            Message::FetchBlocks { from: first, epoch, phase } => {
+                if let Some(blocks) = self.blocks(to, *first, (*epoch, *phase)) {
                     self.post(to, from, Arc::new(Message::Blocks(Box::new(blocks))));
                 }
                 Ok(())
@@ -193,17 +195,35 @@ impl World {
         Ok(())
     }
 
-    /// Final blocks of one epoch from `first` on, up to one with a certificate.
-    fn blocks(&self, node: usize, first: GlobalIndex) -> Option<Blocks> {
+    /// Final blocks of one phase from `first` on, up to one with a proof; or that a fallback of
+    /// the epoch that the asker knows resumed right there.
+    fn blocks(
+        &self,
+        node: usize,
+        first: GlobalIndex,
+        (epoch, phase): (EpochNumber, Phase),
+    ) -> Option<Blocks> {
         let it = &self.nodes[node];
         let (disk, image) = (&it.disk, &it.disk.now);
-        if first > image.last_final || first.0 == 0 || it.reads_fail_until_us > self.now_us {
+        if it.reads_fail_until_us > self.now_us {
             return None;
         }
-        let identity = image.epoch_of(first)?.manifest.identity();
-        let mut certified = image.certificates.range(first..).take_while(|(_, c)| c.identity == identity);
+        for record in image.phases_of(epoch).into_iter().filter(|record| record.phase > phase) {
+            let resumes = record.resumed().is_some_and(|resumed| resumed.point.global.next() == first);
+            if let Some(resumption) = record.resumption.filter(|_| resumes) {
+                let proof = FinalityProof::Resumed { bodies: Vec::new(), resumption: Box::new(resumption) };
+                return Some(Blocks { blocks: Vec::new(), batches: Vec::new(), proof });
+            }
+        }
+        if first > image.last_final || first.0 == 0 {
+            return None;
+        }
+        let identity = image.blocks.get(&first)?.identity;
+        let in_phase =
+            |global: &GlobalIndex| image.blocks.get(global).is_some_and(|b| b.identity == identity);
+        let mut certified = image.proofs.range(first..).take_while(|(global, _)| in_phase(global));
         let near = certified.clone().take_while(|(global, _)| global.0 < first.0 + BLOCKS_MAX).last();
-        let (last, certificate) = near.or_else(|| certified.next())?;
+        let (last, proof) = near.or_else(|| certified.next())?;
         let globals = (first.0..=last.0).map(GlobalIndex);
         let blocks: Vec<_> =
             globals.map(|global| Some(disk.block(global)?.as_ref().clone())).collect::<Option<_>>()?;
@@ -214,7 +234,7 @@ impl World {
                 batches.push(disk.batch(digest)?.signed.clone());
             }
         }
-        Some(Blocks { blocks, batches, certificate: certificate.clone() })
+        Some(Blocks { blocks, batches, proof: proof.clone() })
     }
 
     pub(crate) fn start_engine(&mut self, node: usize, identity: EpochIdentity, pin: ModulePin) {
@@ -263,7 +283,8 @@ impl World {
             version: "1.0.0".into(),
             problem: (!known.contains(&pin.hash)).then(|| "it was not found".to_owned()),
         };
-        let checks = proposal.modules.iter().map(check).collect();
+        let fallbacks = proposal.fallbacks.iter().map(|pin| (&Role::Engine, pin));
+        let checks = proposal.modules.iter().chain(fallbacks).map(check).collect();
         self.answer(node, (1_000, 200_000), Input::ModulesChecked { proposal: hash, checks });
     }
 
@@ -300,6 +321,22 @@ impl World {
                     format!("proposal {} {:?} votes {:?}", record.id, record.state, record.votes.len())
                 });
                 self.changes_seen(&record);
+            }
+            CoreEvent::Suspects { reason } => {
+                self.log(node, || format!("suspects: {reason}"));
+                self.report.note("suspicion");
+            }
+            CoreEvent::PhaseOpened(record) => {
+                self.log(node, || format!("enters phase {}: {:?}", record.phase, record.reason));
+                self.report.note(format!("phase {} entered", record.phase));
+            }
+            CoreEvent::PhaseResumed { phase, global } => {
+                self.log(node, || format!("phase {phase} resumed from {global}"));
+                self.report.note("phase resumed");
+            }
+            CoreEvent::Diverged { index } => {
+                self.log(node, || format!("diverged at {index:?}"));
+                self.report.note("diverged");
             }
             CoreEvent::SigningStopped(reason) => {
                 self.log(node, || format!("signs nothing: {reason}"));

@@ -27,7 +27,12 @@ fn modules(bug: Planted) -> Modules {
 
 /// Runs seeds until one fails.
 fn caught(planted: Planted, seeds: u64) -> Option<(u64, Violation)> {
-    let (plan, modules) = (Plan { planted: Some(planted), ..Plan::short() }, modules(planted));
+    use ReplicaBug::{AbortBelowCommit, CommitAfterAbort};
+    let plan = match planted {
+        Planted::Replica(AbortBelowCommit | CommitAfterAbort) => Plan::aborts(),
+        _ => Plan::short(),
+    };
+    let (plan, modules) = (Plan { planted: Some(planted), ..plan }, modules(planted));
     (0..seeds).find_map(|seed| {
         let once = run(seed, &plan, &modules, false);
         let violation = match once {
@@ -103,6 +108,9 @@ fn bugs_of_the_replica() {
         (ReadsUnasked, &["linearizable reads", "linearizable"]),
         (StartCountKept, &["one digest a slot"]),
         (GuardGoesBack, &["one digest a slot", "guard behind the store"]),
+        (CommitWithoutCertificate, &["durable certificate"]),
+        (AbortBelowCommit, &["no hidden commit"]),
+        (CommitAfterAbort, &["no hidden commit"]),
     ]
     .map(|(bug, checks)| (Planted::Replica(bug), checks))
     .into();
@@ -112,7 +120,8 @@ fn bugs_of_the_replica() {
 #[test]
 fn bugs_of_the_shell() {
     let cases: Vec<Case> = [
-        (Bug::GuardUnsynced, &["one digest a slot", "no fork"][..]),
+        // Before it signs anything twice it shows a commit that rests on nothing durable.
+        (Bug::GuardUnsynced, &["durable certificate", "one digest a slot", "no fork"][..]),
         (Bug::StoreUnsynced, &["recovery", "guard behind the store", "one digest a slot", "density"]),
         (Bug::ReleasedBeforeSync, &["one digest a slot"]),
         (Bug::WriteErrorIgnored, &["one digest a slot"]),

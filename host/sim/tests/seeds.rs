@@ -88,3 +88,18 @@ fn a_failing_run_is_made_small() {
     let again = run(seed, &minimal.plan, &Modules::pbft(), false).unwrap_err();
     assert_eq!(again, minimal.violation);
 }
+
+#[test]
+fn engines_that_stall_or_trap_are_rolled_back() {
+    let (first, seeds) = (number("MOULT_SIM_FIRST", 0), number("MOULT_SIM_SEEDS", 60) / 3);
+    let mut total = Report::default();
+    for seed in first..first + seeds {
+        match run_seed(seed, &Plan::aborts()) {
+            Ok(report) => total.add(&report),
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+    println!("{seeds} seeds: {total}");
+    let resumed = total.notes.get("phase resumed").copied().unwrap_or(0);
+    assert!(resumed >= seeds, "only {resumed} nodes went on with a fallback");
+}

@@ -1,6 +1,10 @@
 use std::collections::BTreeMap;
 
-use moult_types::{CommitIndex, Digest, EpochIdentity, EpochNumber, GlobalIndex, Scope, Slot};
+use moult_core::io::PhaseProof;
+use moult_types::phase::{Bundle, Claim};
+use moult_types::{
+    Certificate, CommitIndex, Digest, EpochIdentity, EpochNumber, GlobalIndex, Round, Scope, Slot,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -15,6 +19,13 @@ fn fresh() -> GuardState {
     GuardState::new(CHAIN, KEY, EpochIdentity([3; 32]))
 }
 
+fn committed(index: u64, hash: Digest) -> GuardUpdate {
+    let (identity, index) = (EpochIdentity([3; 32]), CommitIndex(index));
+    let (votes, bodies) = (Vec::new(), vec![hash]);
+    let certificate = Certificate { round: Round::Prepare, identity, index, hash, votes, bodies };
+    GuardUpdate::Committed(Box::new(Claim { certificate, block: None }))
+}
+
 fn update() -> impl Strategy<Value = GuardUpdate> {
     let slot = || (0..3_u16, 0..6_u64, 0..3_u64).prop_map(|(kind, a, b)| Slot { kind, a, b });
     let digest = || any::<u8>().prop_map(|byte| Digest([byte; 32]));
@@ -26,6 +37,13 @@ fn update() -> impl Strategy<Value = GuardUpdate> {
     prop_oneof![
         6 => (scope, slot(), digest()).prop_map(|(scope, slot, digest)| GuardUpdate::Signed { scope, slot, digest }),
         3 => (1..9_u64, digest()).prop_map(|(i, hash)| GuardUpdate::Prepared { index: CommitIndex(i), hash }),
+        2 => (1..9_u64, digest()).prop_map(|(i, hash)| committed(i, hash)),
+        1 => (1..9_u64, digest()).prop_map(|(i, hash)| GuardUpdate::Aborted { index: CommitIndex(i), hash }),
+        1 => (1..4_u32, identity()).prop_map(|(phase, identity)| GuardUpdate::Phase {
+            phase,
+            identity,
+            proof: Box::new(PhaseProof::Aborted(Bundle { aborted: Vec::new() })),
+        }),
         2 => slot().prop_map(GuardUpdate::Released),
         1 => (0..4_u64, identity()).prop_map(|(number, identity)| GuardUpdate::Epoch { number, identity }),
         1 => (0..9_u64).prop_map(|count| GuardUpdate::Started { count }),

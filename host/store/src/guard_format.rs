@@ -120,7 +120,12 @@ pub enum ImageError {
 /// Whether an update goes into the log; the others are values of the record.
 pub(crate) fn is_logged(update: &GuardUpdate) -> bool {
     match update {
-        GuardUpdate::Signed { .. } | GuardUpdate::Released(_) | GuardUpdate::Epoch { .. } => true,
+        GuardUpdate::Signed { .. }
+        | GuardUpdate::Committed(_)
+        | GuardUpdate::Aborted { .. }
+        | GuardUpdate::Phase { .. }
+        | GuardUpdate::Released(_)
+        | GuardUpdate::Epoch { .. } => true,
         GuardUpdate::Prepared { .. } | GuardUpdate::Started { .. } | GuardUpdate::FinalMark { .. } => false,
     }
 }

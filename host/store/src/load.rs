@@ -7,19 +7,20 @@ use std::sync::atomic::Ordering;
 use moult_core::Recovery;
 use moult_core::governance::Ledger;
 use moult_core::guard::GuardState;
-use moult_core::io::{EngineRecord, EpochStart};
+use moult_core::io::{EngineRecord, EpochStart, PhaseRecord, hash_on_disk};
 use moult_sdk::engine::DurableRecord;
 use moult_types::block::link;
+use moult_types::phase::FinalityProof;
 use moult_types::{
-    BlockRecord, Certificate, CommitIndex, Digest, EpochIdentity, EpochNumber, Genesis, GlobalIndex,
-    HeldBatch, Manifest, SignedBatch, decode,
+    BlockRecord, CommitIndex, Digest, EpochIdentity, EpochNumber, Genesis, GlobalIndex, HeldBatch, Manifest,
+    SignedBatch, decode,
 };
 
 use crate::error::StoreError;
 use crate::guard_file::GuardFile;
 use crate::guard_format::StoreWrites;
 use crate::store::{META_GENESIS, META_GUARD, META_LEDGER, Store};
-use crate::tables::{Changes, Table, number_key};
+use crate::tables::{Changes, Table, number_key, phase_number};
 use crate::write::{GuardNote, StoredRecord};
 
 /// What is stored, as far as a replica needs it to go on.
@@ -36,11 +37,15 @@ pub struct Loaded {
     /// Replicated state of the host at the last final block, or at the start of the epoch;
     /// `None` if fresh.
     pub ledger: Option<Ledger>,
-    /// The last final block with its certificate; `None` before the first block of the
+    /// The last final block with its proof; `None` before the first block of the
     /// chain. The barrier of the former epoch, if the present one has no final block.
-    pub last_final: Option<(BlockRecord, Certificate)>,
+    pub last_final: Option<(BlockRecord, FinalityProof)>,
+    /// Fallbacks of the latest epoch, by rising phase.
+    pub phases: Vec<PhaseRecord>,
     /// The blocks above the last final one, in order.
     pub tail: Vec<Arc<BlockRecord>>,
+    /// Blocks of the present phase, where it has not resumed, in order.
+    pub side: Vec<Arc<BlockRecord>>,
     /// Batches that are held and not final, and those of `tail`, by rising (author, start, sequence number).
     pub pending: Vec<Arc<HeldBatch>>,
     /// The present epoch's engine records by rising id.
@@ -122,6 +127,9 @@ impl Store {
         if number.is_none() && (last_final.is_some() || !tail.is_empty()) {
             return Err(missing("the first epoch"));
         }
+        let phases = self.phases(epoch.manifest.number)?;
+        let is_resuming = phases.last().is_some_and(|record| record.resumption.is_none());
+        let side = if is_resuming { self.side()? } else { Vec::new() };
         Ok(Loaded {
             genesis,
             fresh: number.is_none(),
@@ -129,8 +137,10 @@ impl Store {
             former,
             ledger,
             last_final,
-            pending: self.pending(&tail)?,
+            pending: self.pending(tail.iter().chain(&side))?,
             tail,
+            phases,
+            side,
             records: self.engine_records()?,
             applied: self.state().applied()?.global,
         })
@@ -148,24 +158,23 @@ impl Store {
         guard: GuardState,
         signing_stopped: Option<String>,
     ) -> Result<Recovery, StoreError> {
-        let identity = loaded.epoch.manifest.identity();
-        let prepared_on_chain = match guard.prepared.0 {
-            _ if guard.identity != identity => None,
-            CommitIndex(0) => Some(identity.digest()),
-            CommitIndex(index) => {
-                let block = self.block(GlobalIndex(loaded.epoch.base.0.saturating_add(index)))?;
-                block.filter(|block| block.identity == identity).map(|block| block.hash)
-            }
+        let present = loaded.phases.last().map(|record| record.identity);
+        let identity = present.unwrap_or_else(|| loaded.epoch.manifest.identity());
+        let prepared_on_chain = if guard.identity == identity {
+            let side = |index: CommitIndex| self.tables.get(Table::Side, &number_key(index.0));
+            hash_on_disk(&loaded.epoch, &loaded.phases, guard.prepared.0, |global| self.block(global), side)?
+        } else {
+            None
         };
-        let certificate = loaded.last_final.as_ref().map(|(_, certificate)| certificate.clone());
         Ok(Recovery {
             chain: loaded.genesis.chain(),
             epoch: loaded.epoch.clone(),
             fresh: loaded.fresh,
             former: loaded.former.clone(),
             ledger: loaded.ledger.clone(),
-            certificate: certificate.filter(|certificate| certificate.identity == identity),
+            phases: loaded.phases.clone(),
             tail: loaded.tail.clone(),
+            side: loaded.side.clone(),
             batches: loaded.pending.clone(),
             guard,
             prepared_on_chain,
@@ -282,7 +291,7 @@ impl Store {
     fn verified_tail(
         &self,
         epoch: &EpochStart,
-    ) -> Result<(Option<(BlockRecord, Certificate)>, Vec<Arc<BlockRecord>>), StoreError> {
+    ) -> Result<(Option<(BlockRecord, FinalityProof)>, Vec<Arc<BlockRecord>>), StoreError> {
         let tables = &self.tables;
         let bad = |global: u64, reason: &str| tables.corrupt(Table::Blocks, &number_key(global), reason);
         let last = self.last_final()?;
@@ -323,16 +332,26 @@ impl Store {
             return Ok((None, tail));
         }
         let block = barrier.ok_or_else(|| bad(expected, "it is missing"))?;
-        let certificate = tables.get::<Certificate>(Table::Certificates, &number_key(last.0))?;
-        if certificate.as_ref().is_none_or(|c| c.hash != block.hash || c.identity != block.identity) {
+        let proof = tables.get::<FinalityProof>(Table::Certificates, &number_key(last.0))?;
+        if !proof.as_ref().is_some_and(|proof| is_about(proof, &block)) {
             return Err(tables.corrupt(Table::Certificates, &number_key(last.0), "it is not for the block"));
         }
-        Ok((certificate.map(|c| (block, c)), tail))
+        Ok((proof.map(|proof| (block, proof)), tail))
     }
 
     /// Whether a block without a parent in its epoch stands where its epoch says.
     fn begins(&self, record: &BlockRecord, first_looked_at: bool) -> Result<bool, StoreError> {
         let Some(start) = self.epoch(record.epoch)? else { return Ok(false) };
+        let phases = self.phases(record.epoch)?;
+        if let Some(phase) = phases.iter().find(|phase| phase.identity == record.identity) {
+            let Some(resumption) = &phase.resumption else { return Ok(false) };
+            let resumed = phase.resumed();
+            let index = record.block.index;
+            let is_placed = resumed.and_then(|resumed| resumed.global_of(index)) == Some(record.global);
+            let is_linked =
+                index == resumption.block.block.index.next() && record.parent == resumption.block.hash;
+            return Ok(is_placed && (is_linked || first_looked_at));
+        }
         let identity = start.manifest.identity();
         let placed = record.identity == identity && record.global.0 == start.base.0 + record.block.index.0;
         let linked = record.block.index == CommitIndex(1) && record.parent == EpochIdentity::digest(identity);
@@ -341,8 +360,11 @@ impl Store {
 
     /// Batches that are not final; and those of the tail, which may name one that is, if they are
     /// there.
-    fn pending(&self, tail: &[Arc<BlockRecord>]) -> Result<Vec<Arc<HeldBatch>>, StoreError> {
-        let of_tail = tail.iter().flat_map(|record| &record.block.batches);
+    fn pending<'a>(
+        &self,
+        tail: impl Iterator<Item = &'a Arc<BlockRecord>>,
+    ) -> Result<Vec<Arc<HeldBatch>>, StoreError> {
+        let of_tail = tail.flat_map(|record| &record.block.batches);
         let mut digests: BTreeMap<Vec<u8>, bool> = of_tail.map(|digest| (digest.0.to_vec(), false)).collect();
         for entry in self.tables.keyspace(Table::Pending).iter() {
             let digest = entry.key().map_err(|e| self.tables.read_failed(e))?;
@@ -367,6 +389,21 @@ impl Store {
         Ok(pending)
     }
 
+    /// Fallbacks of an epoch, by rising phase.
+    ///
+    /// # Errors
+    /// The disk, a damaged record.
+    pub fn phases(&self, number: EpochNumber) -> Result<Vec<PhaseRecord>, StoreError> {
+        let records = self.tables.numbered::<PhaseRecord>(Table::Phases, phase_number(number.0, 0));
+        let records = records.map(|entry| entry.map(|(_, record)| record));
+        records.take_while(|entry| entry.as_ref().map_or(true, |record| record.number == number)).collect()
+    }
+
+    fn side(&self) -> Result<Vec<Arc<BlockRecord>>, StoreError> {
+        let blocks = self.tables.numbered::<BlockRecord>(Table::Side, 0);
+        blocks.map(|entry| entry.map(|(_, record)| Arc::new(record))).collect()
+    }
+
     /// The present epoch's engine records by rising id, with the signatures kept with them.
     ///
     /// # Errors
@@ -379,6 +416,19 @@ impl Store {
             signed,
         };
         records.map(|entry| entry.map(whole)).collect()
+    }
+}
+
+/// Whether a proof is about a block; its signatures are not checked.
+fn is_about(proof: &FinalityProof, block: &BlockRecord) -> bool {
+    match proof {
+        FinalityProof::Committed(certificate) => {
+            certificate.hash == block.hash && certificate.identity == block.identity
+        }
+        FinalityProof::Resumed { bodies, resumption } => {
+            let hash = bodies.iter().fold(block.hash, |hash, body| link(hash, *body));
+            resumption.block.block.resumed.is_some_and(|resumed| resumed.point.hash == hash)
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use moult_core::governance::ProposalRecord;
 use moult_core::io::EpochStart;
 use moult_types::message::Blocks;
+use moult_types::phase::{FinalityProof, Phase};
 use moult_types::{
     BlockRecord, Certificate, Digest, EpochNumber, GlobalIndex, HeldBatch, ProposalId, SignedBatch, decode,
 };
@@ -41,47 +42,59 @@ impl Store {
         Ok(found)
     }
 
-    /// The first stored certificate at or above a block in the block's epoch.
+    /// The proof for exactly this final block: the one stored at or above it in its phase, with
+    /// the bodies that lead down to it.
     ///
     /// # Errors
     /// The disk, a damaged record.
-    pub fn certificate_from(
-        &self,
-        block: &BlockRecord,
-    ) -> Result<Option<(GlobalIndex, Certificate)>, StoreError> {
-        match self.tables.numbered::<Certificate>(Table::Certificates, block.global.0).next() {
-            None => Ok(None),
-            Some(entry) => {
-                let (global, certificate) = entry?;
-                Ok((certificate.identity == block.identity).then_some((GlobalIndex(global), certificate)))
-            }
+    pub fn proof_for(&self, block: &BlockRecord) -> Result<Option<FinalityProof>, StoreError> {
+        let Some(entry) = self.tables.numbered::<FinalityProof>(Table::Certificates, block.global.0).next()
+        else {
+            return Ok(None);
+        };
+        let (at, above) = entry?;
+        let at = GlobalIndex(at);
+        if self.block(at)?.is_none_or(|last| last.identity != block.identity) {
+            return Ok(None);
         }
-    }
-
-    /// A certificate for exactly this final block: the one stored above it, with the bodies
-    /// that lead down to it.
-    ///
-    /// # Errors
-    /// The disk, a damaged record.
-    pub fn certificate_for(&self, block: &BlockRecord) -> Result<Option<Certificate>, StoreError> {
-        let Some((at, above)) = self.certificate_from(block)? else { return Ok(None) };
         let mut bodies = Vec::new();
         for global in block.global.0 + 1..=at.0 {
             let between = self.block(GlobalIndex(global))?;
             let missing = || self.tables.corrupt(Table::Blocks, &number_key(global), "it is missing");
             bodies.push(between.ok_or_else(missing)?.block.body());
         }
-        bodies.extend(above.bodies);
-        Ok(Some(Certificate { index: block.block.index, hash: block.hash, bodies, ..above }))
+        Ok(Some(match above {
+            FinalityProof::Committed(above) => {
+                bodies.extend(above.bodies);
+                let (index, hash) = (block.block.index, block.hash);
+                FinalityProof::Committed(Certificate { index, hash, bodies, ..above })
+            }
+            FinalityProof::Resumed { bodies: further, resumption } => {
+                bodies.extend(further);
+                FinalityProof::Resumed { bodies, resumption }
+            }
+        }))
     }
 
-    /// A stretch of final blocks of one epoch for a peer: with their batches and a
-    /// certificate, until `bytes_max` is exceeded; at least one block. `None` where nothing
-    /// is final at `from`.
+    /// A stretch of final blocks of one phase for a peer that knows the block before `from` as
+    /// of this epoch and phase: with their batches and a proof, until `bytes_max` is exceeded; at
+    /// least one block, unless a fallback resumed right there. `None` where nothing is final at
+    /// `from`.
     ///
     /// # Errors
     /// The disk, a damaged record, a batch that is missing.
-    pub fn stretch(&self, from: GlobalIndex, bytes_max: usize) -> Result<Option<Blocks>, StoreError> {
+    pub fn stretch(
+        &self,
+        from: GlobalIndex,
+        (epoch, phase): (EpochNumber, Phase),
+        bytes_max: usize,
+    ) -> Result<Option<Blocks>, StoreError> {
+        let resumptions = self.phases(epoch)?.into_iter().filter(|record| record.phase > phase);
+        let mut resumptions = resumptions.filter_map(|record| Some((record.resumed()?, record.resumption?)));
+        if let Some((_, resumption)) = resumptions.find(|(resumed, _)| resumed.point.global.next() == from) {
+            let proof = FinalityProof::Resumed { bodies: Vec::new(), resumption: Box::new(resumption) };
+            return Ok(Some(Blocks { blocks: Vec::new(), batches: Vec::new(), proof }));
+        }
         let last = self.last_final()?;
         let (mut blocks, mut batches): (Vec<BlockRecord>, Vec<SignedBatch>) = (Vec::new(), Vec::new());
         let (mut seen, mut bytes) = (BTreeSet::new(), 0);
@@ -109,8 +122,8 @@ impl Store {
             batches.append(&mut new);
         }
         let Some(top) = blocks.last() else { return Ok(None) };
-        let Some(certificate) = self.certificate_for(top)? else { return Ok(None) };
-        Ok(Some(Blocks { blocks, batches, certificate }))
+        let Some(proof) = self.proof_for(top)? else { return Ok(None) };
+        Ok(Some(Blocks { blocks, batches, proof }))
     }
 
     /// Like [`Store::stretch`], but it ends at a block whose certificate was stored, which then

@@ -27,6 +27,10 @@ pub(crate) enum Table {
     Records,
     /// Number -> epoch start.
     Epochs,
+    /// Number of the epoch and phase -> fallback.
+    Phases,
+    /// Commit index -> block of the present phase, up to its resume block.
+    Side,
     /// Id -> proposal that came to its end.
     History,
     /// Name -> single records: header, genesis, ledger, applied position.
@@ -36,13 +40,15 @@ pub(crate) enum Table {
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Blocks,
         Self::Certificates,
         Self::Batches,
         Self::Pending,
         Self::Records,
         Self::Epochs,
+        Self::Phases,
+        Self::Side,
         Self::History,
         Self::Meta,
         Self::State,
@@ -56,6 +62,8 @@ impl Table {
             Self::Pending => "pending",
             Self::Records => "records",
             Self::Epochs => "epochs",
+            Self::Phases => "phases",
+            Self::Side => "side",
             Self::History => "history",
             Self::Meta => "meta",
             Self::State => "state",
@@ -104,6 +112,13 @@ pub(crate) fn number_key(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
+/// The key of a phase of an epoch; phases of one epoch are far fewer than there is room for.
+pub(crate) fn phase_number(number: u64, phase: u32) -> u64 {
+    number << PHASE_BITS | u64::from(phase).min((1 << PHASE_BITS) - 1)
+}
+
+const PHASE_BITS: u32 = 8;
+
 /// The database with its keyspaces.
 #[derive(Clone)]
 pub(crate) struct Tables {
@@ -143,9 +158,13 @@ impl Tables {
             };
             db.keyspace(table.name(), options).map_err(failed)
         };
-        let [a, b, c, d, e, f, g, h, i] = Table::ALL;
-        let keyspaces =
-            [open(a)?, open(b)?, open(c)?, open(d)?, open(e)?, open(f)?, open(g)?, open(h)?, open(i)?];
+        let [a, b, c, d, e, f, g, h, i, j, k] = Table::ALL;
+        let (first, rest) = (
+            [open(a)?, open(b)?, open(c)?, open(d)?, open(e)?, open(f)?],
+            [open(g)?, open(h)?, open(i)?, open(j)?, open(k)?],
+        );
+        let ([a, b, c, d, e, f], [g, h, i, j, k]) = (first, rest);
+        let keyspaces = [a, b, c, d, e, f, g, h, i, j, k];
         Ok(Self { db, path: path.to_owned(), keyspaces, records_from: Arc::default() })
     }
 
@@ -339,7 +358,7 @@ mod tests {
     proptest! {
         #[test]
         fn changes_are_read_as_they_were_written(
-            writes in proptest::collection::vec((0..9_usize, any::<Vec<u8>>(), any::<Option<Vec<u8>>>()), 0..20),
+            writes in proptest::collection::vec((0..11_usize, any::<Vec<u8>>(), any::<Option<Vec<u8>>>()), 0..20),
             noise in any::<Vec<u8>>(),
         ) {
             let (mut changes, mut bytes) = (Changes::default(), Vec::new());

@@ -9,7 +9,7 @@ use moult_types::{Signed, Statement};
 
 use crate::error::StoreError;
 use crate::store::{META_GUARD, META_LEDGER};
-use crate::tables::{Changes, Table, Tables, number_key};
+use crate::tables::{Changes, Table, Tables, number_key, phase_number};
 
 /// What the store knows of the guard's last group.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
@@ -69,13 +69,30 @@ impl StoreWriter {
             Persist::Block(record) => {
                 changes.put_sealed(Table::Blocks, &number_key(record.global.0), &**record)
             }
+            Persist::SideBlock(record) => {
+                changes.put_sealed(Table::Side, &number_key(record.block.index.0), &**record)
+            }
+            Persist::PhaseOpened(record) => {
+                let key = number_key(phase_number(record.number.0, record.phase));
+                changes.put_sealed(Table::Phases, &key, &**record);
+                changes.remove_from(&self.tables, Table::Side, 0)?;
+                self.remove_records(u64::MAX);
+            }
+            Persist::PhaseResumed { record, ledger, batches } => {
+                let key = number_key(phase_number(record.number.0, record.phase));
+                changes.put_sealed(Table::Phases, &key, &**record);
+                changes.put_sealed(Table::Meta, META_LEDGER, &**ledger);
+                for digest in batches {
+                    changes.remove(Table::Pending, &digest.0);
+                }
+            }
             Persist::DropBlocksAbove(global) => {
                 changes.remove_from(&self.tables, Table::Blocks, global.0.saturating_add(1))?;
             }
             Persist::Record(record) => self.put_record(record),
             Persist::TruncateRecords(id) => self.remove_records(*id),
-            Persist::Final { global, certificate, ledger, batches } => {
-                changes.put_sealed(Table::Certificates, &number_key(global.0), &**certificate);
+            Persist::Final { global, proof, ledger, batches } => {
+                changes.put_sealed(Table::Certificates, &number_key(global.0), &**proof);
                 changes.put_sealed(Table::Meta, META_LEDGER, &**ledger);
                 for digest in batches {
                     changes.remove(Table::Pending, &digest.0);
@@ -85,6 +102,7 @@ impl StoreWriter {
                 changes.put_sealed::<EpochStart>(Table::Epochs, &number_key(start.manifest.number.0), start);
                 changes.put_sealed(Table::Meta, META_LEDGER, &**ledger);
                 changes.remove_from(&self.tables, Table::Blocks, start.base.0.saturating_add(1))?;
+                changes.remove_from(&self.tables, Table::Side, 0)?;
                 for digest in expired {
                     changes.remove(Table::Batches, &digest.0);
                     changes.remove(Table::Pending, &digest.0);

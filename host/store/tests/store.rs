@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::*;
-use moult_core::io::{GuardUpdate, Persist};
+use moult_core::io::{GuardUpdate, Persist, PhaseProof, PhaseRecord};
 use moult_store::{
     Applied, DirLock, DurableLog, GuardCheck, GuardFile, Loaded, Sink, Store, StoreError, StoreOptions,
 };
+use moult_types::phase::{Bundle, FinalityProof, Point, Resumed, Resumption, fallback_identity};
 use moult_types::state::StateReader;
 use moult_types::{
-    BlockRecord, ChainId, Digest, EpochNumber, GlobalIndex, ModuleHash, PublicKey, Scope, Slot,
+    BlockRecord, Certificate, ChainId, CommitIndex, Digest, EpochIdentity, EpochNumber, GlobalIndex,
+    ModuleHash, PublicKey, Round, Scope, Slot,
 };
 
 fn blocks(loaded: &Loaded) -> Vec<BlockRecord> {
@@ -124,6 +126,119 @@ fn the_switch_of_epochs_is_one_write() {
     assert_eq!(store.epochs(EpochNumber(1), 10).expect("read"), [chain.start.clone()]);
 }
 
+/// An epoch whose phase 0 is aborted after block 3, of which block 2 is certified: what the store
+/// gives back before the fallback has resumed, and what peers get after.
+#[test]
+fn a_fallback_goes_on_in_the_store() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = create(dir.path());
+    let mut chain = Chain::new();
+    let mut writes: Vec<Persist> = (0..1).flat_map(|_| ordered(&mut chain)).collect();
+    writes.push(chain.finality(1));
+    writes.extend((0..2).flat_map(|_| ordered(&mut chain)));
+    let first = genesis().manifest.identity();
+    let identity = fallback_identity(first, 0);
+    let point = {
+        let block = &chain.blocks[1];
+        Point { identity: first, index: block.block.index, hash: block.hash, global: block.global }
+    };
+    let resumed = Some(Resumed { at: CommitIndex(1), point });
+    let side = fallback_block(identity, 1, identity.digest(), 0, resumed);
+    let mut record = PhaseRecord {
+        number: EpochNumber(0),
+        phase: 1,
+        identity,
+        failed: ModuleHash([1; 32]),
+        reason: "it stalls".into(),
+        opened: Some(Bundle { aborted: Vec::new() }),
+        resumption: None,
+        entered_at_ms: 7,
+    };
+    writes.push(Persist::PhaseOpened(Box::new(record.clone())));
+    writes.push(Persist::SideBlock(Arc::new(side.clone())));
+    commit(&store, &writes);
+    let loaded = store.load().expect("loaded");
+    assert_eq!((blocks(&loaded).as_slice(), loaded.side.len()), (&chain.blocks[1..3], 1));
+    assert_eq!((loaded.phases.as_slice(), loaded.side[0].as_ref()), ([record.clone()].as_slice(), &side));
+    let mut guard = guard();
+    guard.apply(&GuardUpdate::Phase {
+        phase: 1,
+        identity,
+        proof: Box::new(PhaseProof::Aborted(Bundle { aborted: Vec::new() })),
+    });
+    guard.apply(&GuardUpdate::Prepared { index: CommitIndex(1), hash: side.hash });
+    let found = store.recovery(&loaded, guard, None).expect("read");
+    assert_eq!(found.prepared_on_chain, Some(side.hash));
+
+    let certificate = Certificate {
+        round: Round::Commit,
+        identity,
+        index: CommitIndex(1),
+        hash: side.hash,
+        votes: Vec::new(),
+        bodies: Vec::new(),
+    };
+    let resumption = Resumption { phase: 1, block: side.clone(), certificate: certificate.clone() };
+    record.resumption = Some(resumption.clone());
+    let proof =
+        Box::new(FinalityProof::Resumed { bodies: Vec::new(), resumption: Box::new(resumption.clone()) });
+    let next = fallback_block(identity, 2, side.hash, 3, resumed);
+    let committed = Certificate { index: CommitIndex(2), hash: next.hash, ..certificate };
+    let (state, no_batches) = (Arc::new(ledger(2)), Vec::new());
+    commit(
+        &store,
+        &[
+            Persist::Final {
+                global: GlobalIndex(2),
+                proof,
+                ledger: state.clone(),
+                batches: no_batches.clone(),
+            },
+            Persist::DropBlocksAbove(GlobalIndex(2)),
+            Persist::PhaseResumed {
+                record: Box::new(record.clone()),
+                ledger: state,
+                batches: no_batches.clone(),
+            },
+            Persist::Block(Arc::new(next.clone())),
+            Persist::Final {
+                global: GlobalIndex(3),
+                proof: Box::new(FinalityProof::Committed(committed)),
+                ledger: Arc::new(ledger(3)),
+                batches: no_batches,
+            },
+        ],
+    );
+    let loaded = store.load().expect("the chain goes through both phases");
+    assert_eq!((loaded.phases, loaded.side.len(), loaded.tail.len()), (vec![record], 0, 0));
+    assert_eq!(loaded.last_final.expect("block 3").0, next);
+    // Block 1 is proven by what resumed from block 2; who knows block 2 gets the resumption, and
+    // then the next block.
+    let at = |from, phase| store.stretch(GlobalIndex(from), (EpochNumber(0), phase), 1).expect("read");
+    let one = at(1, 0).expect("block 1");
+    assert!(matches!(&one.proof, FinalityProof::Committed(c) if c.index == CommitIndex(1)));
+    let two = at(2, 0).expect("block 2");
+    assert_eq!(two.blocks, chain.blocks[1..2]);
+    let shown = |proof: &FinalityProof| matches!(proof, FinalityProof::Resumed { bodies, resumption: r } if bodies.is_empty() && **r == resumption);
+    assert!(shown(&two.proof));
+    let alone = at(3, 0).expect("the resumption");
+    assert!(alone.blocks.is_empty() && shown(&alone.proof));
+    assert_eq!(at(3, 1).expect("block 3").blocks, [next]);
+}
+
+fn fallback_block(
+    identity: EpochIdentity,
+    index: u64,
+    parent: Digest,
+    global: u64,
+    resumed: Option<Resumed>,
+) -> BlockRecord {
+    let index = CommitIndex(index);
+    let block = moult_types::Block { index, time_ms: 0, batches: Vec::new(), state_root: None, resumed };
+    let hash = moult_types::block::link(parent, block.body());
+    BlockRecord { epoch: EpochNumber(0), identity, global: GlobalIndex(global), parent, hash, block }
+}
+
 #[test]
 fn peers_are_served_stretches_with_certificates_of_any_block() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -137,29 +252,31 @@ fn peers_are_served_stretches_with_certificates_of_any_block() {
     writes.extend(ordered(&mut chain));
     commit(&store, &writes);
 
-    let whole = store.stretch(GlobalIndex(2), usize::MAX).expect("read").expect("final");
+    let whole = store.stretch(GlobalIndex(2), (EpochNumber(0), 0), usize::MAX).expect("read").expect("final");
     assert_eq!(whole.blocks, chain.blocks[1..5]);
     assert_eq!(whole.batches.len(), 4);
-    assert_eq!(whole.certificate.hash, chain.blocks[4].hash);
-    assert!(whole.certificate.bodies.is_empty());
+    assert_eq!(whole.proof.certificate().hash, chain.blocks[4].hash);
+    assert!(whole.proof.certificate().bodies.is_empty());
 
     // One block alone: its certificate leads up to what was certified.
-    let one = store.stretch(GlobalIndex(3), 1).expect("read").expect("final");
+    let one = store.stretch(GlobalIndex(3), (EpochNumber(0), 0), 1).expect("read").expect("final");
     assert_eq!(one.blocks, chain.blocks[2..3]);
-    assert_eq!(one.certificate.index, chain.blocks[2].block.index);
+    assert_eq!(one.proof.certificate().index, chain.blocks[2].block.index);
     let top = one
-        .certificate
+        .proof
+        .certificate()
         .bodies
         .iter()
-        .fold(one.certificate.hash, |h, body| moult_types::block::link(h, *body));
+        .fold(one.proof.certificate().hash, |h, body| moult_types::block::link(h, *body));
     assert_eq!(top, chain.blocks[4].hash);
 
-    let second = store.stretch(GlobalIndex(6), usize::MAX).expect("read").expect("final");
+    let second =
+        store.stretch(GlobalIndex(6), (EpochNumber(0), 0), usize::MAX).expect("read").expect("final");
     assert_eq!(second.blocks, chain.blocks[5..8]);
-    assert_eq!(store.stretch(GlobalIndex(9), usize::MAX).expect("read"), None);
+    assert_eq!(store.stretch(GlobalIndex(9), (EpochNumber(1), 0), usize::MAX).expect("read"), None);
     assert_eq!(store.final_blocks(GlobalIndex(4), usize::MAX).expect("read"), chain.blocks[3..8]);
     assert_eq!(store.final_blocks(GlobalIndex(4), 0).expect("read"), chain.blocks[3..4]);
-    assert_eq!(store.certificate_from(&chain.blocks[8]).expect("read"), None);
+    assert_eq!(store.proof_for(&chain.blocks[8]).expect("read"), None);
 }
 
 #[test]

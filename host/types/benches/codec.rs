@@ -70,6 +70,12 @@ fn block() -> BlockRecord {
         global: GlobalIndex(9),
         parent: Digest([2; 32]),
         hash: Digest([3; 32]),
-        block: Block { index: CommitIndex(9), time_ms: 1_700_000_000_000, batches, state_root: None },
+        block: Block {
+            index: CommitIndex(9),
+            time_ms: 1_700_000_000_000,
+            batches,
+            state_root: None,
+            resumed: None,
+        },
     }
 }

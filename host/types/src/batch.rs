@@ -10,6 +10,7 @@ use moult_sdk::{AuthorityIndex, Digest, Slot, Statement};
 use crate::codec::{encode, hash_of};
 use crate::governance::{ReadyNotice, SignedProposal, Vote, Withdrawal};
 use crate::ids::{AuthorityId, EpochNumber, ParseError, Signature};
+use crate::phase::Bundle;
 use crate::statement::SlotKind;
 
 /// Longest name of a client, in bytes.
@@ -47,6 +48,9 @@ pub enum SystemTransaction {
     Vote(Vote),
     /// An authority of the new committee is ready for it.
     Ready(ReadyNotice),
+    /// What opened the present phase: the first block of its chain that holds a valid one is its
+    /// resume block. Anywhere else it means nothing.
+    Open(Box<Bundle>),
 }
 
 /// What a batch is made of.
@@ -125,6 +129,14 @@ impl Batch {
     /// Names the batch.
     pub fn digest(&self) -> Digest {
         hash_of("moult batch", self)
+    }
+
+    /// The bundles in it.
+    pub fn bundles(&self) -> impl Iterator<Item = &Bundle> {
+        self.transactions.iter().filter_map(|transaction| match transaction {
+            Transaction::System(SystemTransaction::Open(bundle)) => Some(bundle.as_ref()),
+            Transaction::System(_) | Transaction::Client(_) => None,
+        })
     }
 
     /// Bytes of its transactions, without the names of clients: the same for who sends it and

@@ -64,6 +64,8 @@ pub struct EpochChangeProposal {
     pub proposal_commit_index: CommitIndex,
     /// One for each world.
     pub modules: BTreeMap<World, ModulePin>,
+    /// Engines to fall back to, in order; see [`Manifest::fallbacks`](crate::Manifest).
+    pub fallbacks: Vec<ModulePin>,
     /// What the new thresholds are made for.
     pub fault_model: FaultModel,
     /// Shared numbers of the new epoch.

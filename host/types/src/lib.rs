@@ -13,13 +13,14 @@ pub mod governance;
 pub mod ids;
 pub mod manifest;
 pub mod message;
+pub mod phase;
 pub mod state;
 pub mod statement;
 
 pub use batch::{
     Batch, ClientId, ClientTransaction, HeldBatch, SignedBatch, SystemTransaction, Transaction, TransactionId,
 };
-pub use block::{Block, BlockRecord, Certificate, CertificateVote};
+pub use block::{Block, BlockRecord, Certificate, CertificateVote, Round};
 pub use codec::{DecodeError, decode, encode};
 pub use committee::{Committee, CommitteeError, Member};
 pub use governance::{Activation, EpochChangeProposal, ProposalId, SignedProposal};

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::hash_of;
 use crate::committee::{Committee, CommitteeError, Member};
 use crate::ids::{ChainId, EpochIdentity, EpochNumber, ModuleHash, ParseError};
+use crate::phase::Phase;
 
 /// Longest configuration of a module, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 64 * 1024;
@@ -107,6 +108,10 @@ pub struct EpochLimits {
     /// which no proposal is open schedules the change to an epoch that is the same but for
     /// [`Finality::Graduated`]. `None`: it stays certified.
     pub graduate_after_blocks: Option<u64>,
+    /// A batch that a quorum holds and that is not final after so long makes a node suspect the
+    /// engine; twice as long in each phase. Counted only while a quorum is heard. Longer than it
+    /// takes to drain full queues.
+    pub stall_timeout_ms: u64,
     /// R: a readiness notice counts for so many blocks.
     pub readiness_window_blocks: u64,
     /// Most batches of one block.
@@ -130,6 +135,7 @@ impl Default for EpochLimits {
             window_blocks: 32,
             barrier_distance_blocks: 32,
             graduate_after_blocks: None,
+            stall_timeout_ms: 10_000,
             readiness_window_blocks: 1000,
             batches_in_block_max: 64,
             batch_bytes_max: 2 << 20,
@@ -163,7 +169,8 @@ pub struct Manifest {
     pub fault_model: FaultModel,
     /// One for each world.
     pub modules: BTreeMap<World, ModulePin>,
-    /// Engines to fall back to, in order. Reserved for the finality kernel.
+    /// Engines to fall back to, in order: phase `p` runs entry `min(p, last)`, counted from 1.
+    /// Without any, a phase cannot be aborted: an epoch that stalls needs its operators.
     pub fallbacks: Vec<ModulePin>,
     /// When blocks are executed.
     pub finality: Finality,
@@ -185,6 +192,12 @@ impl Manifest {
     /// The members are no committee.
     pub fn committee(&self) -> Result<Committee, CommitteeError> {
         Committee::new(self.members.clone(), self.fault_model)
+    }
+
+    /// The engine of a phase; `None` for a fallback where there is none.
+    pub fn engine(&self, phase: Phase) -> Option<&ModulePin> {
+        let Some(place) = phase.checked_sub(1) else { return self.pin(World::Engine) };
+        self.fallbacks.get(place as usize).or_else(|| self.fallbacks.last())
     }
 
     /// The pin of a world.

@@ -20,11 +20,11 @@ impl SlotKind {
     pub const HOST_FIRST: u16 = 0x8000;
     /// A batch of this author: (start count, sequence number).
     pub const BATCH: u16 = 0x8000;
-    /// The author holds the chain to a block durably: (commit index, 0), digest `h_i`.
+    /// First round of the finality kernel: (commit index, 0), digest `h_i`.
     pub const PREPARE: u16 = 0x8001;
-    /// Second round of the finality kernel: (commit index, 0). Reserved.
+    /// Second round of the finality kernel: (commit index, 0), digest `h_i`.
     pub const COMMIT: u16 = 0x8002;
-    /// Abort of a phase: (0, 0). Reserved.
+    /// Abort of a phase: (0, 0).
     pub const ABORT: u16 = 0x8003;
     /// A vote on a proposal: (proposal, 0).
     pub const VOTE: u16 = 0x8004;

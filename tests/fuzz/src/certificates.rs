@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use moult_core::finality::check_certificate;
+use moult_core::kernel::check_certificate;
 use moult_crypto::verify_statement;
-use moult_types::block::{link, prepare_statement};
+use moult_types::block::{link, vote_statement};
 use moult_types::message::Blocks;
 use moult_types::{
-    AuthorityIndex, Certificate, CertificateVote, CommitIndex, Digest, EpochIdentity, Scope, Signature,
-    decode, encode,
+    AuthorityIndex, Certificate, CertificateVote, CommitIndex, Digest, EpochIdentity, Round, Scope,
+    Signature, decode, encode,
 };
 
 use crate::input::Input;
@@ -23,14 +23,15 @@ pub(crate) fn run(data: &[u8]) {
             Err(_) => return,
         },
         1 => match decode::<Blocks>(input.rest()) {
-            Ok(blocks) => blocks.certificate,
+            Ok(blocks) => blocks.proof.certificate().clone(),
             Err(_) => return,
         },
         _ => made(&mut input),
     };
     let window = sample::manifest().limits.window_blocks;
     let (committee, keyring) = (sample::committee(), sample::keyring());
-    let checked = check_certificate(&certificate, sample::identity(), committee, keyring, window);
+    let round = certificate.round;
+    let checked = check_certificate(&certificate, round, sample::identity(), committee, keyring, window);
     // By arithmetic of its own: what the certificate would have to hold.
     let good = voters(&certificate);
     let rises = certificate.votes.windows(2).all(|pair| pair[0].author < pair[1].author);
@@ -52,7 +53,7 @@ fn voters(certificate: &Certificate) -> BTreeSet<AuthorityIndex> {
     let holds = |vote: &&CertificateVote| {
         let Some(hash) = vote.index.0.checked_sub(certificate.index.0).and_then(chain) else { return false };
         let Some(member) = sample::committee().member(vote.author) else { return false };
-        let statement = prepare_statement(vote.author, vote.index, hash);
+        let statement = vote_statement(certificate.round, vote.author, vote.index, hash);
         let scope = Scope::Epoch(sample::identity());
         verify_statement(&member.key, sample::CHAIN, scope, &statement, &vote.signature).is_ok()
     };
@@ -60,6 +61,7 @@ fn voters(certificate: &Certificate) -> BTreeSet<AuthorityIndex> {
 }
 
 fn made(input: &mut Input<'_>) -> Certificate {
+    let round = Round::ALL[input.below(2)];
     let (index, hash) = (1 + u64::from(input.byte() % 4), input.digest());
     let bodies: Vec<Digest> = (0..input.below(7)).map(|_| input.digest()).collect();
     let mut votes = Vec::new();
@@ -78,7 +80,7 @@ fn made(input: &mut Input<'_>) -> Certificate {
         }
         let at = index + above;
         // The signature of another authority is over a statement in that one's name.
-        let mut signature = sample::prepare(signer, at, hash).signature;
+        let mut signature = sample::vote_for(round, signer, at, hash).signature;
         signature.0[usize::from(damage) % 64] ^= damage;
         let author = AuthorityIndex(author.into());
         votes.push(CertificateVote { author, index: CommitIndex(at), signature });
@@ -91,11 +93,11 @@ fn made(input: &mut Input<'_>) -> Certificate {
             signature: Signature([0; 64]),
         });
     }
-    Certificate { identity, index: CommitIndex(index), hash, votes, bodies }
+    Certificate { round, identity, index: CommitIndex(index), hash, votes, bodies }
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
-    let good = |bodies: &[Digest]| encode(&sample::certificate(1, Digest([1; 32]), bodies));
+    let good = |bodies: &[Digest]| encode(&sample::certificate(Round::Commit, 1, Digest([1; 32]), bodies));
     let two = [Digest([2; 32]), Digest([3; 32])];
     let mut seeds = vec![
         [vec![0], good(&[])].concat(),
@@ -106,10 +108,10 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let vote = |author: u8, above: u8| [author, above, 255];
     for count in 1..=4 {
         let votes: Vec<u8> = (0..count).flat_map(|author| vote(author, author % 3)).collect();
-        seeds.push([&[2, 0, 1, 2, 4, 5, count], &*votes].concat());
+        seeds.push([&[2, 0, 0, 1, 2, 4, 5, count], &*votes].concat());
     }
     for wrong in [0, 4, 8] {
-        seeds.push(vec![2, 0, 1, 0, 3, 0, 0, 255, 1, 0, wrong, 3, 2, 0, 255]);
+        seeds.push(vec![2, 1, 0, 1, 0, 3, 0, 0, 255, 1, 0, wrong, 3, 2, 0, 255]);
     }
     seeds
 }

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use moult_core::finality::check_certificate;
 use moult_core::guard::GuardState;
 use moult_core::io::{Effect, EngineRecord, EpochStart, GuardUpdate, Input as Happening, Now, Persist, Step};
+use moult_core::kernel::check_certificate;
 use moult_core::ports::{EngineInstance, Fault};
 use moult_core::replica::Settings;
 use moult_core::verify::{Unverified, VerifyContext};
@@ -115,8 +115,9 @@ impl Node {
             fresh: true,
             former: None,
             ledger: None,
-            certificate: None,
+            phases: Vec::new(),
             tail: Vec::new(),
+            side: Vec::new(),
             batches: Vec::new(),
             guard: GuardState::new(sample::CHAIN, keys(0).public_key(), sample::identity()),
             prepared_on_chain: None,
@@ -184,7 +185,7 @@ impl Node {
             13 => self.give(Happening::Read { id: input.number() }),
             14 => self.modules(input),
             _ => {
-                let early = sample::messages()[input.below(13)].clone();
+                let early = sample::messages()[input.below(19)].clone();
                 self.give(Happening::Early { from: keys(1).public_key(), message: early });
             }
         }
@@ -307,8 +308,8 @@ impl Node {
         let hash = if input.byte() < 0xe0 { known } else { None };
         let hash = hash.unwrap_or_else(|| input.digest());
         for author in self.liars() {
-            let message =
-                Message::Prepare { identity: self.identity(), vote: sample::prepare(author, index, hash) };
+            let votes = Round::ALL.map(|round| sample::vote_for(round, author, index, hash)).into();
+            let message = Message::Votes { identity: self.identity(), votes, certificate: None };
             self.hear_from(keys(author).public_key(), message);
         }
     }
@@ -339,14 +340,15 @@ impl Node {
         let number = EpochNumber(input.number());
         let (last_final, hash) = (GlobalIndex(input.number()), input.digest());
         let (executed, state_root) = (GlobalIndex(input.number()), input.digest());
-        let status = message::Status { epoch: number, last_final, hash, executed, state_root };
+        let phase = input.byte().into();
+        let status = message::Status { epoch: number, phase, last_final, hash, executed, state_root };
         self.hear(input, Message::Status(status));
     }
 
     /// Certified blocks from the beginning of the epoch, whole or with something exchanged.
     fn blocks(&mut self, input: &mut Input<'_>) {
         let mut blocks = sample::blocks(1 + u64::from(input.byte() % 3));
-        let certificate = &mut blocks.certificate;
+        let phase::FinalityProof::Committed(certificate) = &mut blocks.proof else { return };
         if let Some(liar) = self.only_liar {
             certificate.votes.retain(|vote| vote.author.0 == u32::from(liar));
         }
@@ -368,8 +370,8 @@ impl Node {
             _ => Message::ReadReply {
                 nonce: input.byte().into(),
                 epoch: EpochNumber(u64::from(input.byte() % 2)),
-                prepared: CommitIndex(input.number()),
-                last_final: CommitIndex(input.number()),
+                phase: (input.byte() % 2).into(),
+                index: CommitIndex(input.number()),
             },
         };
         self.hear(input, message);
@@ -440,7 +442,10 @@ impl Node {
             }
             Persist::Record(record) => self.records.push(record),
             Persist::TruncateRecords(id) => self.records.retain(|record| record.record.id > id),
-            Persist::Final { certificate, .. } => self.is_final(&certificate),
+            Persist::Final { proof, .. } => self.is_final(proof.certificate()),
+            Persist::SideBlock(_) | Persist::PhaseOpened(_) | Persist::PhaseResumed { .. } => {
+                panic!("a phase without fallbacks was aborted");
+            }
             Persist::Guard(_) | Persist::Batch(_) | Persist::Epoch { .. } | Persist::History(_) => {}
         }
     }
@@ -452,8 +457,14 @@ impl Node {
         let window = sample::manifest().limits.window_blocks;
         // The committee of every epoch here is the first one.
         let keyring = sample::keyring();
-        let checked =
-            check_certificate(certificate, certificate.identity, sample::committee(), keyring, window);
+        let checked = check_certificate(
+            certificate,
+            Round::Commit,
+            certificate.identity,
+            sample::committee(),
+            keyring,
+            window,
+        );
         assert_eq!(checked, Ok(()));
         self.last_final = index;
     }

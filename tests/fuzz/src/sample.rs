@@ -4,11 +4,12 @@ use std::sync::OnceLock;
 
 use moult_core::governance::Ledger;
 use moult_core::guard::GuardState;
-use moult_core::io::GuardUpdate;
+use moult_core::io::{GuardUpdate, PhaseProof};
 use moult_crypto::{KeyPair, Keyring, Signer, possession};
-use moult_types::block::{link, prepare_statement};
+use moult_types::block::{link, vote_statement};
 use moult_types::governance::{Decision, ReadyNotice, Vote, Withdrawal};
-use moult_types::message::{Blocks, Status};
+use moult_types::message::{Blocks, Prepared, Status};
+use moult_types::phase::{Abort, AbortedPhase, Bundle, Claim, FinalityProof, Point};
 use moult_types::*;
 
 pub(crate) const CHAIN: ChainId = ChainId([9; 32]);
@@ -78,8 +79,8 @@ fn in_number(author: u8, statement: &Statement) -> Signature {
     keys(author).sign_statement(CHAIN, Scope::Number(EpochNumber(0)), statement)
 }
 
-pub(crate) fn prepare(author: u8, index: u64, hash: Digest) -> Signed {
-    signed(prepare_statement(AuthorityIndex(author.into()), CommitIndex(index), hash))
+pub(crate) fn vote_for(round: Round, author: u8, index: u64, hash: Digest) -> Signed {
+    signed(vote_statement(round, AuthorityIndex(author.into()), CommitIndex(index), hash))
 }
 
 pub(crate) fn batch(author: u8, seq: u64, time_ms: u64, transactions: Vec<Transaction>) -> SignedBatch {
@@ -102,6 +103,7 @@ pub(crate) fn proposal(author: u8, time_ms: u64, deadline: u64) -> SignedProposa
         new_epoch_timestamp_ms: time_ms,
         proposal_commit_index: CommitIndex(0),
         modules: manifest.modules,
+        fallbacks: manifest.fallbacks,
         fault_model: FaultModel::Byzantine,
         limits: manifest.limits,
         activation: Activation::AsSoonAsReady,
@@ -147,6 +149,7 @@ pub(crate) fn transactions() -> Vec<Transaction> {
         vote(3, 1, hash, Decision::Reject("too soon".into())),
         ready(1, 1, hash, 0),
         withdraw(1, 1, hash),
+        SystemTransaction::Open(Box::new(bundle())),
     ];
     let client = Transaction::Client(client(1, b"payload"));
     [client].into_iter().chain(systems.into_iter().map(Transaction::System)).collect()
@@ -163,6 +166,7 @@ pub(crate) fn blocks(count: u64) -> Blocks {
             time_ms: 1000 + index,
             batches: vec![tick.batch.digest()],
             state_root: None,
+            resumed: None,
         };
         let hash = link(parent, block.body());
         let (epoch, global) = (EpochNumber(0), GlobalIndex(index));
@@ -170,15 +174,16 @@ pub(crate) fn blocks(count: u64) -> Blocks {
         batches.push(tick);
         parent = hash;
     }
-    Blocks { blocks, batches, certificate: certificate(count, parent, &[]) }
+    let proof = FinalityProof::Committed(certificate(Round::Commit, count, parent, &[]));
+    Blocks { blocks, batches, proof }
 }
 
 /// By authorities 1 to 3, each at the end of the bodies.
-pub(crate) fn certificate(index: u64, hash: Digest, bodies: &[Digest]) -> Certificate {
+pub(crate) fn certificate(round: Round, index: u64, hash: Digest, bodies: &[Digest]) -> Certificate {
     let top = bodies.iter().fold(hash, |hash, body| link(hash, *body));
     let at = index + bodies.len() as u64;
     let votes = (1..AUTHORITIES).map(|author| {
-        let signed = prepare(author, at, top);
+        let signed = vote_for(round, author, at, top);
         CertificateVote {
             author: signed.statement.author,
             index: CommitIndex(at),
@@ -186,12 +191,44 @@ pub(crate) fn certificate(index: u64, hash: Digest, bodies: &[Digest]) -> Certif
         }
     });
     let (votes, bodies) = (votes.collect(), bodies.to_vec());
-    Certificate { identity: identity(), index: CommitIndex(index), hash, votes, bodies }
+    Certificate { round, identity: identity(), index: CommitIndex(index), hash, votes, bodies }
+}
+
+/// A certificate of the first round for the first block.
+pub(crate) fn claim() -> Claim {
+    let block = &blocks(1).blocks[0];
+    Claim { certificate: certificate(Round::Prepare, 1, block.hash, &[]), block: None }
+}
+
+/// An abort that claims it.
+pub(crate) fn abort(author: u8) -> Abort {
+    let claim = (CommitIndex(1), blocks(1).blocks[0].hash);
+    let author_index = AuthorityIndex(author.into());
+    let mut abort = Abort { author: author_index, claim, signature: NO_SIGNATURE };
+    abort.signature = signed(abort.statement()).signature;
+    abort
+}
+
+/// By authorities 1 to 3.
+pub(crate) fn bundle() -> Bundle {
+    let aborts = (1..AUTHORITIES).map(abort).collect();
+    Bundle { aborted: vec![AbortedPhase { identity: identity(), aborts, claim: Some(claim()) }] }
+}
+
+pub(crate) fn point() -> Point {
+    let block = &blocks(1).blocks[0];
+    Point { identity: identity(), index: CommitIndex(1), hash: block.hash, global: GlobalIndex(1) }
+}
+
+pub(crate) fn prepared() -> Prepared {
+    let Blocks { blocks, batches, .. } = blocks(1);
+    Prepared { blocks, batches, bodies: vec![Digest([1; 32])] }
 }
 
 pub(crate) fn status() -> Status {
     Status {
         epoch: EpochNumber(0),
+        phase: 0,
         last_final: GlobalIndex(1),
         hash: Digest([1; 32]),
         executed: GlobalIndex(1),
@@ -209,19 +246,24 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::Engine { identity, payload: Some(b"payload".to_vec()), statements: vec![signed(statement)] },
         Message::Engine { identity, payload: None, statements: Vec::new() },
         Message::Batches(vec![batch(1, 1, 1000, vec![Transaction::Client(client(1, b"x"))])]),
-        Message::Prepare { identity, vote: prepare(1, 1, Digest([1; 32])) },
+        Message::Votes {
+            identity,
+            votes: Round::ALL.map(|round| vote_for(round, 1, 1, Digest([1; 32]))).into(),
+            certificate: Some(Box::new(certificate(Round::Prepare, 1, Digest([1; 32]), &[]))),
+        },
         Message::Status(status()),
         Message::System(vote(2, 1, Digest([1; 32]), Decision::Approve)),
         Message::FetchBatches(vec![Digest([1; 32]), Digest([2; 32])]),
-        Message::FetchBlocks { from: GlobalIndex(1) },
+        Message::FetchBlocks { from: GlobalIndex(1), epoch: EpochNumber(0), phase: 0 },
+        Message::Waiting { identity, batch: Digest([1; 32]), is_question: true },
+        Message::Suspect { identity },
+        Message::Abort { identity, abort: abort(1), claim: Some(Box::new(claim())) },
+        Message::Opening { epoch: EpochNumber(0), phase: 1, bundle: bundle() },
+        Message::FetchPrepared { from: CommitIndex(1), to: point() },
+        Message::Prepared(Box::new(prepared())),
         Message::Blocks(Box::new(blocks(1))),
         Message::ReadQuery { nonce: 1 },
-        Message::ReadReply {
-            nonce: 1,
-            epoch: EpochNumber(0),
-            prepared: CommitIndex(2),
-            last_final: CommitIndex(1),
-        },
+        Message::ReadReply { nonce: 1, epoch: EpochNumber(0), phase: 0, index: CommitIndex(2) },
         Message::FetchModule { hash, offset: 0 },
         Message::ModulePart { hash, total_bytes: 3, offset: 0, bytes: b"abc".to_vec() },
     ]
@@ -245,6 +287,13 @@ pub(crate) fn guard_updates() -> Vec<GuardUpdate> {
         GuardUpdate::Signed { scope: Scope::Epoch(identity()), slot, digest },
         GuardUpdate::Signed { scope: Scope::Number(EpochNumber(0)), slot, digest },
         GuardUpdate::Prepared { index: CommitIndex(1), hash: digest },
+        GuardUpdate::Committed(Box::new(claim())),
+        GuardUpdate::Aborted { index: CommitIndex(1), hash: digest },
+        GuardUpdate::Phase {
+            phase: 1,
+            identity: phase::fallback_identity(identity(), 0),
+            proof: Box::new(PhaseProof::Aborted(bundle())),
+        },
         GuardUpdate::Released(Slot { kind: 2, a: 0, b: 3 }),
         GuardUpdate::FinalMark { global: GlobalIndex(1), hash: digest },
         GuardUpdate::Epoch { number: 1, identity: EpochIdentity([7; 32]) },

@@ -90,6 +90,7 @@ fn names(bytes: &[u8]) {
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let manifest = sample::manifest();
     let file = GenesisFile {
+        fallbacks: Vec::new(),
         name: "chain".into(),
         time_ms: 1000,
         fault_model: manifest.fault_model,
@@ -111,6 +112,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     ];
     let names = [key.to_string(), ModuleHash([1; 32]).to_string(), id, "00".repeat(64), "1.2.3".into()];
     let body = ProposeBody {
+        fallbacks: None,
         modules: file.modules.clone(),
         committee: Some(file.committee.clone()),
         limits: Some(file.limits.clone()),

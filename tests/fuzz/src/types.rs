@@ -3,9 +3,10 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use moult_core::governance::Ledger;
 use moult_core::guard::GuardState;
-use moult_core::io::{EpochStart, GuardUpdate};
+use moult_core::io::{EpochStart, GuardUpdate, PhaseProof};
 use moult_types::governance::{ReadyNotice, Vote, Withdrawal};
-use moult_types::message::{Blocks, Status};
+use moult_types::message::{Blocks, Prepared, Status};
+use moult_types::phase::{Bundle, Claim, FinalityProof};
 use moult_types::{
     Batch, Block, BlockRecord, Certificate, EpochChangeProposal, Genesis, Manifest, Message, Scope, Signed,
     SignedBatch, SignedProposal, Statement, SystemTransaction, Transaction, decode, encode,
@@ -63,6 +64,11 @@ const CHECKS: &[Check] = checks![
     GuardState,
     GuardUpdate,
     EpochStart,
+    FinalityProof,
+    Bundle,
+    Claim,
+    Prepared,
+    PhaseProof,
 ];
 
 /// Whatever decodes is the one encoding of its value; with one byte more or less it is none,
@@ -123,19 +129,21 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
                 SystemTransaction::Vote(vote) => add(7, encode(vote)),
                 SystemTransaction::Ready(notice) => add(8, encode(notice)),
                 SystemTransaction::Withdraw(withdrawal) => add(9, encode(withdrawal)),
+                SystemTransaction::Open(_) => {}
             }
         }
     }
     let blocks = sample::blocks(2);
     add(10, encode(&blocks.blocks[0].block));
     add(11, encode(&blocks.blocks[0]));
-    add(12, encode(&blocks.certificate));
+    add(12, encode(blocks.proof.certificate()));
+    add(24, encode(&blocks.proof));
     add(13, encode(&blocks));
     add(14, encode(&sample::status()));
     add(15, encode(&manifest));
     add(16, encode(&Genesis { name: "chain".into(), time_ms: 1000, manifest: manifest.clone() }));
     let scope = Scope::Epoch(manifest.identity());
-    let signed = sample::prepare(1, 1, moult_types::Digest([3; 32]));
+    let signed = sample::vote_for(moult_types::Round::Prepare, 1, 1, moult_types::Digest([3; 32]));
     add(17, encode(&signed));
     add(18, encode(&signed.statement));
     add(19, encode(&scope));
@@ -153,5 +161,9 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         switched_at_ms: 2,
     };
     add(23, encode(&start));
+    add(25, encode(&sample::bundle()));
+    add(26, encode(&sample::claim()));
+    add(27, encode(&sample::prepared()));
+    add(28, encode(&PhaseProof::Aborted(sample::bundle())));
     seeds
 }

@@ -99,6 +99,7 @@ impl Layout {
             nodes.push(node);
         }
         let genesis = GenesisFile {
+            fallbacks: Vec::new(),
             name: "devnet".into(),
             time_ms: now_ms(),
             fault_model: plan.fault_model,

@@ -8,6 +8,11 @@ use thiserror::Error;
 /// Furthest deadline, in blocks from the one that carries the proposal.
 pub const DEADLINE_BLOCKS_MAX: u64 = 10_000_000;
 
+/// Most engines to fall back to.
+pub const FALLBACKS_MAX: usize = 8;
+/// So many phases in a row that did not get anywhere fit into what opens the next.
+const OPENINGS_MIN: u64 = 8;
+
 /// Why a proposal cannot be put forward.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[allow(missing_docs, reason = "the messages say it")]
@@ -34,6 +39,8 @@ pub enum ProposalError {
     MissingPin(World),
     #[error("the configuration for the world `{0}` is larger than {CONFIG_BYTES_MAX} bytes")]
     ConfigTooLarge(World),
+    #[error("there are {0} fallback engines, at most {FALLBACKS_MAX} can be listed")]
+    TooManyFallbacks(usize),
     #[error("the limit `{name}` is {given}, outside {min}..={max}")]
     Limit { name: &'static str, given: u64, min: u64, max: u64 },
     #[error(
@@ -57,6 +64,7 @@ pub fn check_limits(limits: &EpochLimits) -> Result<(), ProposalError> {
     check("window_blocks", limits.window_blocks, 1, 1024)?;
     check("barrier_distance_blocks", limits.barrier_distance_blocks, limits.window_blocks, 65_536)?;
     check("graduate_after_blocks", limits.graduate_after_blocks.unwrap_or(1), 1, u64::MAX)?;
+    check("stall_timeout_ms", limits.stall_timeout_ms, 100, 86_400_000)?;
     check("readiness_window_blocks", limits.readiness_window_blocks, 10, 10_000_000)?;
     check("batches_in_block_max", limits.batches_in_block_max.into(), 1, 4096)?;
     check("batch_bytes_max", limits.batch_bytes_max.into(), 4096, 4 << 20)?;
@@ -82,6 +90,21 @@ pub fn check_manifest(manifest: &Manifest) -> Result<Committee, ProposalError> {
             return Err(ProposalError::ConfigTooLarge(world));
         }
     }
+    if manifest.fallbacks.len() > FALLBACKS_MAX {
+        return Err(ProposalError::TooManyFallbacks(manifest.fallbacks.len()));
+    }
+    if manifest.fallbacks.iter().any(|pin| pin.config.len() > CONFIG_BYTES_MAX) {
+        return Err(ProposalError::ConfigTooLarge(World::Engine));
+    }
     check_limits(&manifest.limits)?;
+    if !manifest.fallbacks.is_empty() {
+        // What opens a fallback travels in a batch: a signature and a claim of each member, and a
+        // certificate, for each phase that did not get anywhere.
+        let bundle = 200 * manifest.members.len() as u64 + 32 * manifest.limits.window_blocks + 4096;
+        let (given, min) = (manifest.limits.batch_bytes_max.into(), OPENINGS_MIN * bundle);
+        if given < min {
+            return Err(ProposalError::Limit { name: "batch_bytes_max", given, min, max: 4 << 20 });
+        }
+    }
     Ok(committee)
 }

@@ -14,15 +14,17 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use moult_crypto::verify_statement;
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest, Stake};
 use moult_types::governance::{Decision, REASON_BYTES_MAX, ReadyNotice, Vote, Withdrawal};
+use moult_types::phase::Phase;
 use moult_types::{
-    Activation, BlockRecord, ChainId, Committee, EpochChangeProposal, Finality, Follows, GlobalIndex,
-    HeldBatch, Manifest, ProposalId, Scope, SignedProposal, SystemTransaction, Transaction,
+    Activation, BlockRecord, ChainId, Committee, EpochChangeProposal, EpochIdentity, Finality, Follows,
+    GlobalIndex, HeldBatch, Manifest, ProposalId, Scope, SignedProposal, SystemTransaction, Transaction,
+    World,
 };
 
 #[cfg(feature = "planted")]
 use crate::replica::Planted;
 
-pub use check::{DEADLINE_BLOCKS_MAX, ProposalError, check_limits, check_manifest};
+pub use check::{DEADLINE_BLOCKS_MAX, FALLBACKS_MAX, ProposalError, check_limits, check_manifest};
 pub use time::{block_time, note_times};
 
 /// Where a proposal stands.
@@ -47,6 +49,9 @@ pub enum ProposalState {
     Withdrawn,
     /// A rival's quorum came first.
     Superseded,
+    /// A phase of the epoch was aborted below the barrier, or the proposal pins the engine that
+    /// was aborted.
+    Cancelled,
 }
 
 impl ProposalState {
@@ -95,10 +100,17 @@ pub struct ProposalRecord {
 pub struct Ledger {
     /// The block, over all epochs.
     pub global: GlobalIndex,
-    /// The block, in its epoch; 0 where the epoch has none yet.
+    /// How many blocks of the epoch are executed up to this one. Barriers, deadlines and
+    /// readiness count in these: it goes on through the phases of an epoch.
     pub index: CommitIndex,
-    /// `h_index`.
+    /// The phase that the block lies in.
+    pub identity: EpochIdentity,
+    /// The block's index there: that of `index` but in a fallback.
+    pub commit: CommitIndex,
+    /// Its hash.
     pub hash: Digest,
+    /// The phase in which the next block lies.
+    pub phase: Phase,
     /// Its block time.
     pub time_ms: u64,
     /// The latest batch time of each authority in this epoch; 0 for none.
@@ -139,7 +151,10 @@ impl Ledger {
         Self {
             global: base,
             index: CommitIndex(0),
+            identity: manifest.identity(),
+            commit: CommitIndex(0),
             hash: manifest.identity().digest(),
+            phase: 0,
             time_ms,
             author_times_ms: vec![0; manifest.members.len()],
             next_proposal,
@@ -167,6 +182,12 @@ impl Ledger {
         self.graduation.or_else(|| self.schedule().map(|(_, barrier)| barrier))
     }
 
+    /// The block as what an epoch follows: of the phase that it lies in, never of a fallback that
+    /// closed it (K12).
+    fn follows(&self) -> Follows {
+        Follows { identity: self.identity, index: self.commit, hash: self.hash }
+    }
+
     /// Whether the epoch ends with the block that this is the state of.
     pub fn is_at_barrier(&self) -> bool {
         self.barrier() == Some(self.index)
@@ -178,7 +199,7 @@ impl Ledger {
             return None;
         }
         Some(match self.schedule() {
-            Some((record, _)) => manifest_of(&record.proposal, present, self),
+            Some((record, _)) => manifest_of(&record.proposal, self),
             None => graduated(present, self),
         })
     }
@@ -190,8 +211,10 @@ impl Ledger {
         record: &BlockRecord,
         batches: &[&HeldBatch],
     ) -> Vec<ProposalRecord> {
+        self.index = CommitIndex(self.index.0 + record.global.0.saturating_sub(self.global.0));
         self.global = record.global;
-        self.index = record.block.index;
+        self.identity = record.identity;
+        self.commit = record.block.index;
         self.hash = record.hash;
         self.time_ms = record.block.time_ms;
         note_times(&mut self.author_times_ms, present.manifest.number.0, batches.iter().copied());
@@ -219,6 +242,28 @@ impl Ledger {
                 self.apply_system(present, system);
             }
         }
+    }
+
+    /// K12: a phase was aborted, and its fallback goes on from here, below any barrier. What was
+    /// scheduled is cancelled, and what pins the aborted engine; the rest goes on. Answers with
+    /// what was cancelled.
+    pub fn resume(&mut self, present: &Manifest, phase: Phase) -> Vec<ProposalRecord> {
+        let at = (self.index, self.time_ms);
+        let aborted = phase.checked_sub(1).and_then(|former| present.engine(former)).map(|pin| pin.hash);
+        self.phase = phase;
+        self.graduation = None;
+        let mut cancelled = Vec::new();
+        self.open.retain(|_, record| {
+            let pins_it = record.proposal.modules.get(&World::Engine).map(|pin| pin.hash) == aborted;
+            let is_void = pins_it || matches!(record.state, ProposalState::Scheduled { .. });
+            if is_void {
+                record.state = ProposalState::Cancelled;
+                record.changed = at;
+                cancelled.push(record.clone());
+            }
+            !is_void
+        });
+        cancelled
     }
 
     /// What becomes of the open proposals when the epoch ends here.
@@ -281,7 +326,7 @@ impl Ledger {
         if deadline <= index || deadline - index > DEADLINE_BLOCKS_MAX {
             return Err(ProposalError::Deadline { deadline, index });
         }
-        check_manifest(&manifest_of(proposal, present.manifest, self)).map(|_| ())
+        check_manifest(&manifest_of(proposal, self)).map(|_| ())
     }
 
     fn apply_system(&mut self, present: Present<'_>, system: &SystemTransaction) -> Vec<ProposalId> {
@@ -290,6 +335,7 @@ impl Ledger {
             SystemTransaction::Withdraw(withdrawal) => self.withdraw(present, withdrawal),
             SystemTransaction::Vote(vote) => self.vote(present, vote),
             SystemTransaction::Ready(notice) => self.ready(present, notice),
+            SystemTransaction::Open(_) => Vec::new(),
         }
     }
 
@@ -449,10 +495,11 @@ impl Ledger {
     }
 
     /// The epoch graduates where its manifest says so, after what was proposed has come to its
-    /// end: the number of the next epoch is what a proposal is for.
+    /// end: the number of the next epoch is what a proposal is for. A fallback does not: what
+    /// was proven of the engine that it replaces counts no more.
     fn graduate(&mut self, manifest: &Manifest) {
         let is_due = manifest.limits.graduate_after_blocks.is_some_and(|after| after <= self.index.0);
-        let is_certified = manifest.finality == Finality::Certified;
+        let is_certified = manifest.finality == Finality::Certified && self.phase == 0;
         if is_due && is_certified && self.open.is_empty() && self.graduation.is_none() {
             self.graduation = Some(CommitIndex(self.index.0 + manifest.limits.barrier_distance_blocks));
         }
@@ -475,21 +522,21 @@ fn graduated(present: &Manifest, at: &Ledger) -> Manifest {
     Manifest {
         number: present.number.next(),
         finality: Finality::Graduated,
-        follows: Some(Follows { identity: present.identity(), index: at.index, hash: at.hash }),
+        follows: Some(at.follows()),
         ..present.clone()
     }
 }
 
-fn manifest_of(proposal: &EpochChangeProposal, present: &Manifest, at: &Ledger) -> Manifest {
+fn manifest_of(proposal: &EpochChangeProposal, at: &Ledger) -> Manifest {
     Manifest {
         number: proposal.new_epoch,
         members: proposal.new_committee.clone(),
         fault_model: proposal.fault_model,
         modules: proposal.modules.clone(),
-        fallbacks: Vec::new(),
+        fallbacks: proposal.fallbacks.clone(),
         // What was changed has yet to show that it can be trusted.
         finality: Finality::Certified,
         limits: proposal.limits.clone(),
-        follows: Some(Follows { identity: present.identity(), index: at.index, hash: at.hash }),
+        follows: Some(at.follows()),
     }
 }

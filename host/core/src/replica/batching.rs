@@ -199,10 +199,14 @@ impl Replica {
 
     /// Makes a batch of what is queued, be it nothing.
     fn close_batch(&mut self) -> Option<Digest> {
-        let author = self.epoch.me?;
         let batch_bytes_max = self.epoch.start.manifest.limits.batch_bytes_max as usize;
         let bytes_max = self.settings.batch_bytes.min(batch_bytes_max - TRANSACTION_OVERHEAD_BYTES);
         let transactions = self.batching.take(bytes_max, self.now.mono_ms);
+        self.make_batch(transactions)
+    }
+
+    pub(super) fn make_batch(&mut self, transactions: Vec<Transaction>) -> Option<Digest> {
+        let author = self.epoch.me?;
         let batch = Batch {
             number: self.epoch.start.manifest.number,
             author,
@@ -237,7 +241,7 @@ impl Replica {
     /// When an idle chain wants a tick of this node; `None` while it need not move.
     pub(super) fn next_tick_ms(&self) -> Option<u64> {
         let me = self.epoch.me?;
-        if !self.batching.in_flight.is_empty() || !self.makes_batches() {
+        if !self.batching.in_flight.is_empty() || !self.makes_batches() || self.fallback.is_resuming() {
             return None;
         }
         let started = self.ledger.author_times_ms.get(me.as_usize()).is_some_and(|time| *time > 0);
@@ -255,7 +259,8 @@ impl Replica {
         if self.is_expired(&batch) {
             return;
         }
-        let wanted = self.ordering.missing.remove(&batch.digest).is_some();
+        let opens = self.fallback.is_resuming() && batch.batch().bundles().next().is_some();
+        let wanted = self.ordering.missing.remove(&batch.digest).is_some() || opens;
         if self.payload(&batch.digest).is_some() {
             return;
         }
@@ -300,7 +305,8 @@ impl Replica {
     }
 
     pub(super) fn tell_engine(&mut self, batch: &HeldBatch) {
-        if self.ordering.is_running() {
+        if self.ordering.is_running() && self.is_for_engine(batch) {
+            self.stall.note_told(batch.digest, self.now.mono_ms);
             let told = sdk_batch(batch);
             match self.ordering.events.last_mut() {
                 Some(EngineEvent::Batches(batches)) => batches.push(told),
@@ -374,7 +380,7 @@ impl Replica {
 
     /// Takes the queue into the epoch that begins. Governance of the former one is void; a
     /// node outside the committee has to refuse what it cannot order any more.
-    fn requeue(&mut self, mut transactions: Vec<Transaction>) {
+    pub(super) fn requeue(&mut self, mut transactions: Vec<Transaction>) {
         transactions.extend(self.batching.take(usize::MAX, self.now.mono_ms));
         for transaction in transactions {
             let Transaction::Client(client) = &transaction else { continue };

@@ -1,22 +1,19 @@
-//! From the engine's order to final blocks: assemble, prepare, certify, hand to execution.
+//! From the engine's order to final blocks: assemble, let a quorum decide, hand to execution.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use moult_sdk::engine::{Commit, Event as EngineEvent};
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest};
-use moult_types::block::{link, prepare_statement};
-use moult_types::{
-    Block, BlockRecord, Certificate, EpochIdentity, Finality, GlobalIndex, HeldBatch, Message, Scope, Signed,
-};
+use moult_types::block::link;
+use moult_types::phase::FinalityProof;
+use moult_types::{Block, BlockRecord, Finality, HeldBatch};
 
-use super::{Epoch, Replica, global_of};
-use crate::finality::HeldBlock;
+use super::{Epoch, Replica};
 use crate::governance::{Present, block_time, note_times};
 use crate::io::{Effect, Event, GuardUpdate, Persist, Target};
+use crate::kernel::HeldBlock;
 
-/// A prepare that did not lead to a final block is sent again after this time.
-const RESEND_PREPARE_MS: u64 = 300;
 /// A missing batch is asked for after this time: mostly its author has sent it to all, and the
 /// proposal that names it was faster.
 const PUSHED_MS: u64 = 10;
@@ -24,11 +21,6 @@ const PUSHED_MS: u64 = 10;
 const REFETCH_MS: u64 = 200;
 /// Most digests in one question.
 const FETCH_MAX: usize = 256;
-/// In a graduated epoch nothing waits for certificates: a prepare is signed for so much of the
-/// window at once,
-const PREPARES_A_WINDOW: u64 = 4;
-/// or after this time.
-const PREPARE_LATER_MS: u64 = 25;
 /// Batches that one `final` event names, roughly: a node that catches up makes several.
 const FINAL_BATCHES_MAX: usize = 4096;
 
@@ -36,9 +28,10 @@ impl Replica {
     /// Assembles what can be, signs for it, and makes final what a quorum signed.
     pub(super) fn advance_chain(&mut self) {
         loop {
-            let assembled = self.assemble();
+            let assembled = if self.fallback.is_resuming() { self.assemble_side() } else { self.assemble() };
             self.execute_ahead();
             self.sign_prepare();
+            self.sign_commit();
             let made_final = self.certify();
             if !assembled && !made_final {
                 return;
@@ -46,13 +39,13 @@ impl Replica {
         }
     }
 
-    /// The barrier, where one is set by the final chain.
-    fn barrier(&self) -> Option<CommitIndex> {
+    /// The barrier, where one is set by the final chain: an index of the main chain.
+    pub(super) fn barrier(&self) -> Option<CommitIndex> {
         #[cfg(feature = "planted")]
         if self.has(super::Planted::PastBarrier) {
             return None;
         }
-        self.ledger.barrier()
+        self.ledger.barrier().map(|barrier| self.index_of(barrier))
     }
 
     /// Turns ordered commits into blocks as long as their payloads are held; nothing past
@@ -64,14 +57,7 @@ impl Replica {
             if self.closing() || self.barrier().is_some_and(|barrier| next > barrier) {
                 return any;
             }
-            let Some(commit) = self.ordering.ordered.get(&next) else { return any };
-            let Some(batches) = self.payloads(&commit.batches) else {
-                let missing: Vec<_> =
-                    commit.batches.iter().filter(|digest| self.payload(digest).is_none()).copied().collect();
-                self.miss(missing, None);
-                return any;
-            };
-            let Some(commit) = self.ordering.ordered.remove(&next) else { return any };
+            let Some((commit, batches)) = self.next_ordered(next) else { return any };
             let held = self.make_block(&commit, batches);
             self.out.durable.push(Persist::Block(held.record.clone()));
             self.push_block(held);
@@ -79,7 +65,19 @@ impl Replica {
         }
     }
 
-    fn payloads(&self, digests: &[Digest]) -> Option<Vec<Arc<HeldBatch>>> {
+    /// The engine's next commit, once its payloads are held.
+    pub(super) fn next_ordered(&mut self, next: CommitIndex) -> Option<(Commit, Vec<Arc<HeldBatch>>)> {
+        let commit = self.ordering.ordered.get(&next)?;
+        let Some(batches) = self.payloads(&commit.batches) else {
+            let missing: Vec<_> =
+                commit.batches.iter().filter(|digest| self.payload(digest).is_none()).copied().collect();
+            self.miss(missing, None);
+            return None;
+        };
+        Some((self.ordering.ordered.remove(&next)?, batches))
+    }
+
+    pub(super) fn payloads(&self, digests: &[Digest]) -> Option<Vec<Arc<HeldBatch>>> {
         digests.iter().map(|digest| self.payload(digest).cloned()).collect()
     }
 
@@ -98,6 +96,7 @@ impl Replica {
             time_ms: block_time(&self.epoch.committee, &times_ms, former_ms),
             batches: commit.batches.clone(),
             state_root: self.bound_root(commit.index),
+            resumed: self.fallback.resumed,
         };
         #[cfg(feature = "planted")]
         let block = if self.has(super::Planted::ClockInBlocks) {
@@ -107,8 +106,8 @@ impl Replica {
         };
         let record = BlockRecord {
             epoch: self.epoch.start.manifest.number,
-            identity: self.epoch.identity,
-            global: GlobalIndex(self.epoch.start.base.0 + block.index.0),
+            identity: self.finality.identity(),
+            global: self.global_of(block.index),
             parent,
             hash: link(parent, block.body()),
             block,
@@ -116,9 +115,10 @@ impl Replica {
         HeldBlock { record: Arc::new(record), batches, ordered_at_ms: Some(self.now.mono_ms) }
     }
 
-    /// The first block of an epoch binds the state root at the barrier before it.
+    /// K14: the first executed block of an epoch binds the state root at the barrier before it.
     pub(super) fn bound_root(&self, index: CommitIndex) -> Option<Digest> {
-        self.epoch.start.state_root.filter(|_| index.0 == 1)
+        let is_first = self.global_of(index) == self.epoch.start.base.next();
+        self.epoch.start.state_root.filter(|_| is_first)
     }
 
     /// Puts a block on top of the chain held here.
@@ -128,8 +128,8 @@ impl Replica {
             self.epoch.start.manifest.number.0,
             held.batches.iter().map(AsRef::as_ref),
         );
-        if held.record.block.index == self.guard.state().prepared.0 {
-            self.prepared_on_chain = Some(held.record.hash);
+        if !self.fallback.is_resuming() && held.record.block.index == self.guard.state().prepared.0 {
+            self.voting.prepared_on_chain = Some(held.record.hash);
         }
         self.finality.push(held);
     }
@@ -140,7 +140,7 @@ impl Replica {
         if self.has(super::Planted::WithoutCertificates) {
             return true;
         }
-        self.epoch.start.manifest.finality == Finality::Graduated
+        self.epoch.start.manifest.finality == Finality::Graduated && self.fallback.main_phase == 0
     }
 
     /// K16: what the engine has ordered is executed, a window ahead of its certificate at most.
@@ -169,93 +169,17 @@ impl Replica {
         }
     }
 
-    /// K3: at most a window past the last final block, never past the barrier, above the
-    /// last prepare and on a chain through it. All payloads and blocks are in this step's
-    /// durable part or were durable before.
-    fn sign_prepare(&mut self) {
-        let Some(author) = self.epoch.me else { return };
-        let (top, _) = self.finality.top();
-        let window = self.epoch.start.manifest.limits.window_blocks;
-        let index = top.min(CommitIndex(self.finality.last_final().0 + window));
-        let index = self.barrier().map_or(index, |barrier| index.min(barrier));
-        let Some(hash) = self.finality.hash_at(index) else { return };
-        let (last, _) = self.guard.state().prepared;
-        if index.0 == 0 || self.diverged || (index <= last && self.last_prepare.is_some()) {
-            return;
-        }
-        if self.next_prepare_ms().is_some_and(|at| at > self.now.mono_ms) {
-            return;
-        }
-        let Ok(update) = self.guard.prepare(self.epoch.identity, index, hash, self.prepared_on_chain) else {
-            return;
-        };
-        self.out.durable.extend(update.map(Persist::Guard));
-        self.prepared_on_chain = Some(hash);
-        let statement = prepare_statement(author, index, hash);
-        let signature = self.signer.sign_statement(self.chain, Scope::Epoch(self.epoch.identity), &statement);
-        let vote = Signed { statement, signature };
-        self.finality.add_vote(author, index, hash, signature);
-        self.last_prepare = Some((vote, self.now.mono_ms));
-        self.send(self.members(), Message::Prepare { identity: self.epoch.identity, vote });
-    }
-
-    /// When the next prepare is signed at the latest, if there is something to sign that may wait
-    /// for more blocks: one of a graduated epoch, before its barrier.
-    pub(super) fn next_prepare_ms(&self) -> Option<u64> {
-        let (signed, at_ms) = self.last_prepare.filter(|_| self.guard.is_enabled() && !self.diverged)?;
-        let window = self.epoch.start.manifest.limits.window_blocks;
-        let unsigned = self.finality.executed().0.saturating_sub(signed.statement.slot.a);
-        let may_wait = self.is_graduated() && self.barrier().is_none();
-        (may_wait && (1..window.div_ceil(PREPARES_A_WINDOW)).contains(&unsigned))
-            .then_some(at_ms + PREPARE_LATER_MS)
-    }
-
-    pub(super) fn resend_prepare(&mut self) {
-        let Some((vote, at)) = self.last_prepare else { return };
-        let outstanding = vote.statement.slot.a > self.finality.last_final().0;
-        if outstanding && at + RESEND_PREPARE_MS <= self.now.mono_ms {
-            self.last_prepare = Some((vote, self.now.mono_ms));
-            self.send(self.members(), Message::Prepare { identity: self.epoch.identity, vote });
-        }
-    }
-
-    pub(super) fn on_prepare(&mut self, identity: EpochIdentity, vote: Signed) {
-        if identity == self.epoch.identity {
-            let statement = vote.statement;
-            self.finality.add_vote(
-                statement.author,
-                CommitIndex(statement.slot.a),
-                statement.digest,
-                vote.signature,
-            );
-        }
-    }
-
-    fn certify(&mut self) -> bool {
-        if self.closing() {
-            return false;
-        }
-        // The observer has no chain of its own to count votes on; it follows certificates.
-        match self.finality.certifiable(&self.epoch.committee) {
-            Some(certificate) => {
-                self.finalize(certificate);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Everything up to the certificate's index is final: ledger, execution, engine.
-    pub(super) fn finalize(&mut self, certificate: Certificate) {
+    /// Everything in the main chain up to an index is final: ledger, execution, engine.
+    pub(super) fn finalize(&mut self, index: CommitIndex, proof: FinalityProof) {
         #[cfg(feature = "planted")]
         {
             self.ledger.clock_ms = self.now.wall_ms;
         }
         let executed = self.finality.executed();
-        let done = self.finality.finalize(certificate.index);
+        let done = self.finality.finalize(index);
         let Some(last) = done.last() else { return };
         let (index, ordered_at_ms) = (last.record.block.index, last.ordered_at_ms);
-        let (global, time_ms) = (global_of(self.epoch.start.base, last), last.record.block.time_ms);
+        let (global, hash, time_ms) = (last.record.global, last.record.hash, last.record.block.time_ms);
         let mut final_batches = Vec::new();
         for held in done {
             let batches: Vec<&HeldBatch> = held.batches.iter().map(AsRef::as_ref).collect();
@@ -276,18 +200,28 @@ impl Replica {
                 self.execute(held.record, held.batches);
             }
         }
-        self.note_guard(GuardUpdate::FinalMark { global, hash: certificate.hash });
+        self.note_guard(GuardUpdate::FinalMark { global, hash });
         let ledger = Arc::new(self.ledger.clone());
         self.out.durable.push(Persist::Final {
             global,
-            certificate: Box::new(certificate),
+            proof: Box::new(proof),
             ledger,
             batches: final_batches.clone(),
         });
         let latency_ms = ordered_at_ms.map_or(0, |at| self.now.mono_ms.saturating_sub(at));
         self.event(Event::Final { index, global, time_ms, latency_ms });
-        self.ordering.on_progress();
         self.sync.last_progress_ms = self.now.mono_ms;
+        if !self.fallback.is_resuming() {
+            self.tell_final(index, final_batches);
+        }
+        if self.closing() {
+            self.on_barrier();
+        }
+    }
+
+    /// The engine of the main chain is told what is final.
+    fn tell_final(&mut self, index: CommitIndex, final_batches: Vec<Digest>) {
+        self.ordering.on_progress();
         self.ordering.committed = self.ordering.committed.max(index);
         self.ordering.ordered = self.ordering.ordered.split_off(&index.next());
         if self.ordering.is_running() {
@@ -299,21 +233,18 @@ impl Replica {
                 _ => self.ordering.events.push(EngineEvent::Final { index, batches: final_batches }),
             }
         }
-        if self.closing() {
-            self.on_barrier();
-        }
     }
 
     /// Blocks above the last final one, as found on disk.
     pub(super) fn recover_tail(&mut self, tail: Vec<Arc<BlockRecord>>) {
         for record in tail {
             let (top, hash) = self.finality.top();
-            let fits = record.identity == self.epoch.identity
+            let fits = record.identity == self.finality.identity()
                 && record.block.index == top.next()
                 && record.parent == hash;
             let Some(batches) = fits.then(|| self.payloads(&record.block.batches)).flatten() else {
                 // Never final here: peers have it if it is final there.
-                self.out.durable.push(Persist::DropBlocksAbove(GlobalIndex(self.epoch.start.base.0 + top.0)));
+                self.out.durable.push(Persist::DropBlocksAbove(self.global_of(top)));
                 return;
             };
             self.push_block(HeldBlock { record, batches, ordered_at_ms: None });
@@ -330,7 +261,7 @@ impl Replica {
                 note_times(&mut self.top_times_ms, number, held.batches.iter().map(AsRef::as_ref));
                 at = at.next();
             }
-            self.out.durable.push(Persist::DropBlocksAbove(GlobalIndex(self.epoch.start.base.0 + index.0)));
+            self.out.durable.push(Persist::DropBlocksAbove(self.global_of(index)));
         }
     }
 

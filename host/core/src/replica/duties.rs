@@ -96,7 +96,7 @@ impl Replica {
             SystemTransaction::Withdraw(withdrawal) => open
                 .get(&withdrawal.proposal)
                 .is_some_and(|r| !matches!(r.state, ProposalState::Scheduled { .. })),
-            SystemTransaction::Vote(_) | SystemTransaction::Ready(_) => false,
+            SystemTransaction::Vote(_) | SystemTransaction::Ready(_) | SystemTransaction::Open(_) => false,
         });
     }
 
@@ -248,9 +248,10 @@ impl Replica {
                 })
             }
             // Members order their own.
-            SystemTransaction::Propose(_) | SystemTransaction::Withdraw(_) | SystemTransaction::Vote(_) => {
-                false
-            }
+            SystemTransaction::Propose(_)
+            | SystemTransaction::Withdraw(_)
+            | SystemTransaction::Vote(_)
+            | SystemTransaction::Open(_) => false,
         };
         if wanted && self.epoch.me.is_some() && self.batching.queued() < RELAYED_MAX {
             self.submit_system(system);

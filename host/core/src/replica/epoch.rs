@@ -10,15 +10,18 @@ use std::sync::Arc;
 use moult_sdk::{CommitIndex, Digest};
 use moult_types::{GlobalIndex, PublicKey};
 
+use super::phases::Fallback;
+use super::votes::Voting;
 use super::{Epoch, Replica};
-use crate::finality::Finality;
 use crate::governance::Ledger;
 use crate::io::{Effect, EpochStart, Event, GuardUpdate, Persist};
+use crate::kernel::Finality;
 
 impl Replica {
     /// The barrier block is final: nothing of this epoch is ordered any more.
     pub(super) fn on_barrier(&mut self) {
-        self.drop_blocks_above(self.ledger.index);
+        self.drop_blocks_above(self.finality.last_final());
+        self.fallback.side = None;
         self.stop_engine();
         self.switch_if_executed();
     }
@@ -64,6 +67,8 @@ impl Replica {
         let window = next.start.manifest.limits.window_blocks;
         self.finality = Finality::new(next.identity, window, CommitIndex(0), self.ledger.hash);
         self.epoch = next;
+        self.fallback = Fallback::default();
+        self.stall.begin(self.now.mono_ms);
         #[cfg(feature = "planted")]
         self.plant();
         #[cfg(feature = "planted")]
@@ -71,8 +76,6 @@ impl Replica {
             self.pending.clear();
         }
         self.top_times_ms = self.ledger.author_times_ms.clone();
-        self.last_prepare = None;
-        self.diverged = false;
         self.ordering.missing.clear();
         self.ordering.asks.clear();
         self.duties.clear();
@@ -103,28 +106,33 @@ impl Replica {
         let state = self.guard.state();
         if state.identity == identity {
             if self.guard.state().prepared.0 == CommitIndex(0) {
-                self.prepared_on_chain = Some(identity.digest());
+                self.voting.prepared_on_chain = Some(identity.digest());
             }
             return;
         }
-        let is_behind = state.epoch >= number;
+        self.voting = Voting::begin(identity);
+        // Never back, also where nothing is signed anyway: a node that gets its chain back from
+        // peers goes through epochs and phases that its guard has left.
+        let is_behind = state.epoch < number;
         #[cfg(feature = "planted")]
-        let is_behind = is_behind && !(self.has(super::Planted::GuardGoesBack) && !self.guard.is_enabled());
+        let is_behind = is_behind || (self.has(super::Planted::GuardGoesBack) && !self.guard.is_enabled());
         if is_behind {
-            // Also where nothing is signed anyway: a node that gets its chain back from peers goes
-            // through epochs that its guard has left.
-            if self.guard.is_enabled() {
-                self.guard.disable();
-                self.event(Event::SigningStopped(format!(
-                    "the signer guard is in epoch {} ({:?}), the chain here in epoch {number} ({identity:?})",
-                    self.guard.state().epoch,
-                    self.guard.state().identity,
-                )));
-            }
-            return;
+            self.note_guard(GuardUpdate::Epoch { number, identity: self.epoch.first });
         }
-        self.note_guard(GuardUpdate::Epoch { number, identity });
-        self.prepared_on_chain = Some(identity.digest());
+        // Where the store was synced and the guard was not: nothing was signed in the phase.
+        if let Some(proof) = self.fallback.proof()
+            && let Ok(update) = self.guard.enter(number, self.fallback.phase, identity, proof)
+        {
+            self.out.durable.push(Persist::Guard(update));
+        }
+        if self.guard.state().identity != identity && self.guard.is_enabled() {
+            self.guard.disable();
+            self.event(Event::SigningStopped(format!(
+                "the signer guard is in epoch {} ({:?}), the chain here in epoch {number} ({identity:?})",
+                self.guard.state().epoch,
+                self.guard.state().identity,
+            )));
+        }
     }
 
     /// Tells the shell what an epoch needs: keys, peers, engine.

@@ -1,8 +1,8 @@
 //! One node's replica: [`Replica::step`] takes what happened and answers with a [`Step`].
 //!
 //! ```text
-//! submit -> batching -> (pending batches) -> ordering (engine) -> chain (assemble, prepare,
-//! certify) -> Execute;  final blocks -> ledger -> duties (check, vote, ready) -> batching
+//! submit -> batching -> (pending batches) -> ordering (engine) -> chain (assemble) -> votes
+//! (prepare, commit) -> Execute;  final blocks -> ledger -> duties (check, vote, ready) -> batching
 //!                                              \-> epoch (barrier, switch)
 //! ```
 //! One file a concern; this one holds the state they share and the order in which they run.
@@ -12,25 +12,29 @@ mod chain;
 mod duties;
 mod epoch;
 mod ordering;
+mod phases;
 mod reads;
 mod settings;
 mod signatures;
+mod stall;
 mod sync;
+mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use moult_crypto::{Keyring, Signer};
-use moult_sdk::{AuthorityIndex, Digest, Slot};
+use moult_sdk::{AuthorityIndex, CommitIndex, Digest, Slot};
+use moult_types::phase::Phase;
 use moult_types::{
     ChainId, Committee, EpochIdentity, GlobalIndex, HeldBatch, Manifest, Message, ProposalId, PublicKey,
     Scope, Signature, Signed, Statement,
 };
 
-use crate::finality::{Finality, HeldBlock};
 use crate::governance::Ledger;
 use crate::guard::{Guard, GuardRefusal, GuardState};
 use crate::io::{Effect, EpochStart, Event, GuardUpdate, Input, Now, Persist, Step, Target};
+use crate::kernel::Finality;
 use crate::verify::VerifyContext;
 
 pub use batching::Wanted;
@@ -41,8 +45,11 @@ pub use settings::{Recovery, Settings};
 use batching::{Batching, InFlight};
 use duties::Duties;
 use ordering::Ordering;
+use phases::{Fallback, Side};
 use reads::Reads;
+use stall::Stall;
 use sync::Sync;
+use votes::Voting;
 
 /// How often timers of the host itself are looked at, in milliseconds.
 const HOUSEKEEPING_MS: u64 = 100;
@@ -50,6 +57,8 @@ const HOUSEKEEPING_MS: u64 = 100;
 /// The present epoch.
 struct Epoch {
     start: EpochStart,
+    /// Of phase 0, and of the phase that this node votes in.
+    first: EpochIdentity,
     identity: EpochIdentity,
     committee: Committee,
     keyring: Keyring,
@@ -69,11 +78,9 @@ pub struct Replica {
     finality: Finality,
     /// Latest batch times up to the top of the chain held here.
     top_times_ms: Vec<u64>,
-    /// Hash of this node's chain at the last index it prepared in this epoch.
-    prepared_on_chain: Option<Digest>,
-    last_prepare: Option<(Signed, u64)>,
-    /// A certificate was at odds with blocks held here: no more prepares in this epoch (K6).
-    diverged: bool,
+    voting: Voting,
+    fallback: Fallback,
+    stall: Stall,
     guard: Guard,
     pending: BTreeMap<Digest, Arc<HeldBatch>>,
     pending_bytes: BTreeMap<AuthorityIndex, usize>,
@@ -114,16 +121,17 @@ impl Replica {
         let ledger = recovery.ledger.unwrap_or_else(|| {
             Ledger::at_start(&epoch.start.manifest, epoch.start.base, epoch.start.time_ms, ProposalId(1))
         });
-        let window = epoch.start.manifest.limits.window_blocks;
+        let fallback = Fallback::recovered(recovery.phases);
+        let finality = Epoch::main_chain(&epoch, &fallback, &ledger);
         let mut replica = Self {
             chain: recovery.chain,
             now,
             next_housekeeping_ms: now.mono_ms + HOUSEKEEPING_MS,
-            finality: Finality::new(epoch.identity, window, ledger.index, ledger.hash),
+            finality,
             top_times_ms: ledger.author_times_ms.clone(),
-            prepared_on_chain: recovery.prepared_on_chain,
-            last_prepare: None,
-            diverged: false,
+            voting: Voting::recovered(recovery.prepared_on_chain),
+            fallback,
+            stall: Stall::default(),
             guard: Guard::new(recovery.guard, recovery.signing_stopped.is_none()),
             pending: BTreeMap::new(),
             pending_bytes: BTreeMap::new(),
@@ -143,6 +151,7 @@ impl Replica {
             settings,
             signer,
         };
+        replica.take_up_phase()?;
         #[cfg(feature = "planted")]
         replica.plant();
         if let Some(reason) = recovery.signing_stopped {
@@ -166,7 +175,9 @@ impl Replica {
             replica.hold(batch);
         }
         replica.recover_tail(recovery.tail);
+        replica.recover_side(recovery.side);
         replica.announce_epoch();
+        replica.propose_opening();
         replica.after_inputs();
         let step = std::mem::take(&mut replica.out);
         Ok((replica, step))
@@ -181,6 +192,18 @@ impl Replica {
                 self.remember_done(digest);
             }
         }
+    }
+
+    /// The phase that this node voted in last is that of its disk.
+    fn take_up_phase(&mut self) -> Result<(), String> {
+        let phase = self.fallback.phase;
+        self.epoch.identity = self.phases().identity(phase).map_err(|e| format!("phase {phase}: {e}"))?;
+        if phase > self.fallback.main_phase {
+            let (identity, window) = (self.epoch.identity, self.epoch.start.manifest.limits.window_blocks);
+            let finality = Finality::new(identity, window, CommitIndex(0), identity.digest());
+            self.fallback.side = Some(Side::new(finality));
+        }
+        Ok(())
     }
 
     /// Takes what happened, in order, and answers with everything that follows from it.
@@ -214,7 +237,13 @@ impl Replica {
         &self.epoch.start
     }
 
-    /// Identity of the present epoch.
+    /// The phase of the present epoch that this node votes in, and that of the chain that it
+    /// executes.
+    pub fn phase(&self) -> (Phase, Phase) {
+        (self.fallback.phase, self.fallback.main_phase)
+    }
+
+    /// Identity of the present epoch, in the phase that this node votes in.
     pub fn identity(&self) -> EpochIdentity {
         self.epoch.identity
     }
@@ -273,19 +302,28 @@ impl Replica {
     }
 
     fn message(&mut self, from: PublicKey, message: Message, held: Vec<Arc<HeldBatch>>) {
+        self.note_heard(&from);
         match message {
             Message::Engine { identity, payload, statements } => {
                 self.on_engine_message(from, identity, payload, statements);
             }
             Message::Batches(_) => held.into_iter().for_each(|batch| self.receive_batch(batch)),
-            Message::Prepare { identity, vote } => self.on_prepare(identity, vote),
+            Message::Votes { identity, votes, certificate } => self.on_votes(identity, votes, certificate),
             Message::Status(status) => self.on_status(from, status),
             Message::System(system) => self.relay(system),
             Message::Blocks(blocks) => self.on_blocks(from, *blocks),
             Message::ReadQuery { nonce } => self.on_read_query(from, nonce),
-            Message::ReadReply { nonce, epoch, prepared, last_final } => {
-                self.on_read_reply(from, nonce, epoch, prepared, last_final);
+            Message::ReadReply { nonce, epoch, phase, index } => {
+                self.on_read_reply(from, nonce, (epoch, phase), index);
             }
+            Message::Waiting { identity, batch, is_question } => {
+                self.on_waiting(from, identity, batch, is_question);
+            }
+            Message::Suspect { identity } => self.on_suspect(from, identity),
+            Message::Abort { identity, abort, claim } => self.on_abort(identity, abort, claim.map(|c| *c)),
+            Message::Opening { epoch, phase, bundle } => self.on_opening(epoch, phase, bundle),
+            Message::FetchPrepared { from: first, to } => self.on_fetch_prepared(from, first, to),
+            Message::Prepared(answer) => self.on_prepared(from, *answer),
             // Served by the node from its store.
             Message::FetchBatches(_)
             | Message::FetchBlocks { .. }
@@ -310,6 +348,7 @@ impl Replica {
             self.place_read_marker();
             self.close_batches();
         }
+        self.send_votes_signed();
         self.ask_missing();
         self.ask_reads();
         self.tell_status();
@@ -319,9 +358,11 @@ impl Replica {
         self.fire_engine_timers();
         if self.now.mono_ms >= self.next_housekeeping_ms {
             self.next_housekeeping_ms = self.now.mono_ms + HOUSEKEEPING_MS;
-            self.resend_prepare();
+            self.resend_votes();
             self.resend_batches();
             self.ordering.told_again.clear();
+            self.housekeep_stall();
+            self.ask_point();
             self.housekeep_sync();
             self.housekeep_reads();
         }
@@ -338,8 +379,12 @@ impl Replica {
 
     #[cfg(feature = "planted")]
     fn plant(&mut self) {
-        self.finality.is_short_of_quorum = self.settings.planted == Some(Planted::QuorumMinusOne);
-        self.finality.is_counting_heads = self.settings.planted == Some(Planted::QuorumOfHeads);
+        let (is_short, is_counting_heads) = (self.has(Planted::QuorumMinusOne), self.has(Planted::QuorumOfHeads));
+        let main = &mut self.finality;
+        (main.is_short_of_quorum, main.is_counting_heads) = (is_short, is_counting_heads);
+        let voted = self.voted_mut();
+        (voted.is_short_of_quorum, voted.is_counting_heads) = (is_short, is_counting_heads);
+        self.guard.signs_after_abort = self.has(Planted::CommitAfterAbort);
         self.ledger.planted = self.settings.planted;
     }
 
@@ -410,10 +455,16 @@ impl Replica {
         VerifyContext {
             chain: self.chain,
             number: self.epoch.start.manifest.number,
+            first: self.epoch.first,
+            base: self.epoch.start.base,
+            phase: self.fallback.phase,
             identity: self.epoch.identity,
             keyring: self.epoch.keyring.clone(),
+            committee: self.epoch.committee.clone(),
             former: self.epoch.former.clone(),
             limits: self.epoch.start.manifest.limits.clone(),
+            #[cfg(feature = "planted")]
+            planted: self.settings.planted,
         }
     }
 
@@ -434,7 +485,19 @@ impl Epoch {
     ) -> Result<Self, String> {
         let (identity, committee, keyring) = keyring_of(chain, &start.manifest, signer)?;
         let me = committee.index_of_key(&signer.public_key());
-        Ok(Self { start, identity, committee, keyring, me, former })
+        Ok(Self { start, first: identity, identity, committee, keyring, me, former })
+    }
+
+    /// The chain whose blocks are executed, after its last final block.
+    fn main_chain(epoch: &Self, fallback: &Fallback, ledger: &Ledger) -> Finality {
+        let window = epoch.start.manifest.limits.window_blocks;
+        match fallback.resume_block() {
+            // No block of the fallback is final yet.
+            Some(block) if block.identity != ledger.identity => {
+                Finality::new(block.identity, window, block.block.index, block.hash)
+            }
+            _ => Finality::new(ledger.identity, window, ledger.commit, ledger.hash),
+        }
     }
 }
 
@@ -448,9 +511,4 @@ fn keyring_of(
     let keyring =
         signer.keyring(chain, &committee).map_err(|e| format!("the committee of epoch {number}: {e}"))?;
     Ok((manifest.identity(), committee, keyring))
-}
-
-/// The position of a held block in the chain over all epochs.
-fn global_of(base: GlobalIndex, held: &HeldBlock) -> GlobalIndex {
-    GlobalIndex(base.0 + held.record.block.index.0)
 }

@@ -13,7 +13,7 @@ use moult_sdk::engine::{
     Action, Commit, Envelope, Event as EngineEvent, Outcome, Recipients, Recovered, Settings,
 };
 use moult_sdk::{AuthorityIndex, CommitIndex, Committee, Digest, Slot, Statement};
-use moult_types::{EpochIdentity, HeldBatch, Message, PublicKey, Signed, SlotKind, World};
+use moult_types::{EpochIdentity, HeldBatch, Message, PublicKey, Signed, SlotKind};
 
 use super::Replica;
 use super::batching::sdk_batch;
@@ -81,6 +81,10 @@ impl Ordering {
         self.engine.is_some()
     }
 
+    pub(super) fn is_beyond_recovery(&self) -> bool {
+        self.beyond_recovery
+    }
+
     /// Takes the records that an instance starts with. They were let in once; the next one
     /// is held against them.
     fn begin_records(&mut self, records: &[EngineRecord]) {
@@ -127,10 +131,11 @@ impl Ordering {
 impl Replica {
     /// Asks the shell for an instance of the pinned engine, where this node needs one.
     pub(super) fn want_engine(&mut self) {
-        if self.epoch.me.is_none() || self.ordering.beyond_recovery || self.closing() {
+        let is_over = self.closing() || self.guard.has_aborted(self.epoch.identity);
+        if self.epoch.me.is_none() || self.ordering.beyond_recovery || is_over {
             return;
         }
-        if let Some(pin) = self.epoch.start.manifest.pin(World::Engine).cloned() {
+        if let Some(pin) = self.epoch.start.manifest.engine(self.fallback.phase).cloned() {
             self.out.release.push(Effect::StartEngine { identity: self.epoch.identity, pin });
         }
     }
@@ -141,7 +146,8 @@ impl Replica {
         mut engine: Box<dyn EngineInstance>,
         records: Vec<EngineRecord>,
     ) {
-        if identity != self.epoch.identity || self.ordering.engine.is_some() || self.closing() {
+        let is_over = self.closing() || self.guard.has_aborted(identity);
+        if identity != self.epoch.identity || self.ordering.engine.is_some() || is_over {
             return;
         }
         let Some(me) = self.epoch.me else { return };
@@ -149,13 +155,15 @@ impl Replica {
         for record in &records {
             self.ordering.signatures.pin(record.record.id, &record.signed);
         }
-        let committed = self.finality.top().0;
+        let committed = self.voted().top().0;
         let held = self.pending.values().chain(self.ordering.repeated.values());
-        let batches = held.map(|batch| sdk_batch(batch)).collect();
+        let held: Vec<_> = held.filter(|batch| self.is_for_engine(batch)).cloned().collect();
+        held.iter().for_each(|batch| self.stall.note_told(batch.digest, self.now.mono_ms));
+        let batches = held.iter().map(|batch| sdk_batch(batch)).collect();
         let recovered = Recovered {
             records: records.into_iter().map(|record| record.record).collect(),
             committed,
-            last_final: self.finality.last_final(),
+            last_final: self.voted().last_final(),
             batches,
         };
         let settings = self.engine_settings(me);
@@ -472,14 +480,14 @@ impl Replica {
                 commit.batches.len()
             ));
         }
-        if index <= self.finality.last_final() {
+        if index <= self.voted().last_final() {
             return Ok(());
         }
         if index <= self.ordering.committed {
-            let held = self.finality.block(index).map(|held| &held.record.block.batches);
+            let held = self.voted().block(index).map(|held| &held.record.block.batches);
             let known = held.or_else(|| self.ordering.ordered.get(&index).map(|commit| &commit.batches));
             if known.is_some_and(|known| *known != commit.batches) {
-                self.diverged = true;
+                self.diverge(index);
                 return Err(format!("commit {} came again with other content", index.0));
             }
             return Ok(());
@@ -487,7 +495,7 @@ impl Replica {
         if index != self.ordering.committed.next() {
             return Err(format!("commit {} after commit {}", index.0, self.ordering.committed.0));
         }
-        if index.0 > self.finality.last_final().0 + AHEAD_MAX {
+        if index.0 > self.voted().last_final().0 + AHEAD_MAX {
             return Err(format!("commit {} is more than {AHEAD_MAX} blocks ahead of what is final", index.0));
         }
         self.ordering.committed = index;
@@ -512,7 +520,7 @@ impl Replica {
     fn engine_settings(&self, me: AuthorityIndex) -> Settings {
         let manifest = &self.epoch.start.manifest;
         let committee = &self.epoch.committee;
-        let config = manifest.pin(World::Engine).map(|pin| pin.config.clone()).unwrap_or_default();
+        let config = manifest.engine(self.fallback.phase).map(|pin| pin.config.clone()).unwrap_or_default();
         Settings {
             committee: Committee {
                 epoch: manifest.number.0,

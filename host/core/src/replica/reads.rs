@@ -1,9 +1,10 @@
 //! Linearizable reads without a log entry, whatever the engine.
 //!
-//! A write is acknowledged only when a quorum has signed prepares for its block. So a node
-//! that asks everyone for the highest index they signed, and hears a quorum, hears at least
-//! one honest node that signed for every block acknowledged before it asked: once it has
-//! executed the highest index named, the read is current. A liar can name an index that
+//! A write is acknowledged only when a quorum has committed to its block, and whoever commits
+//! holds a certificate of the first round for it durably. So a node that asks everyone for the
+//! highest such certificate, and hears a quorum, hears one honest node that holds one at or above
+//! every block acknowledged before it asked: once it has executed the highest index named, the
+//! read is current. A liar can name an index that
 //! does not exist and delay a read; after a while its answers are left out where others
 //! make a quorum.
 //!
@@ -15,7 +16,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest};
-use moult_types::{EpochNumber, GlobalIndex, Message, PublicKey};
+use moult_types::phase::Phase;
+use moult_types::{EpochNumber, Message, PublicKey};
 
 use super::Replica;
 use crate::io::{Effect, Target};
@@ -90,11 +92,11 @@ impl Replica {
     /// The marker lies in this block, which is about to be executed.
     pub(super) fn on_read_marker(&mut self, index: CommitIndex) {
         let Some(marker) = self.reads.marker.take() else { return };
-        let global = GlobalIndex(self.epoch.start.base.0 + index.0);
+        let global = self.global_of(index);
         self.out.release.push(Effect::ReadAt { ids: marker.ids, global });
         for (peer, nonce) in marker.peers {
-            let (epoch, last_final) = (self.epoch.start.manifest.number, self.finality.last_final());
-            let reply = Message::ReadReply { nonce, epoch, prepared: index, last_final };
+            let (epoch, phase) = (self.epoch.start.manifest.number, self.fallback.phase);
+            let reply = Message::ReadReply { nonce, epoch, phase, index };
             self.send(Target::Keys(vec![peer]), reply);
         }
     }
@@ -102,8 +104,8 @@ impl Replica {
     /// One round serves every read that waits; the next begins when it is answered.
     pub(super) fn ask_reads(&mut self) {
         self.serve_reads();
-        if self.marks_reads() || self.reads.round.is_some() || self.reads.waiting.is_empty() || self.closing()
-        {
+        let is_over = self.closing() || self.fallback.is_resuming();
+        if self.marks_reads() || self.reads.round.is_some() || self.reads.waiting.is_empty() || is_over {
             return;
         }
         #[cfg(feature = "planted")]
@@ -117,7 +119,7 @@ impl Replica {
         let ids = std::mem::take(&mut self.reads.waiting);
         let mut answers = BTreeMap::new();
         if let Some(me) = self.epoch.me.filter(|_| self.guard.is_enabled()) {
-            answers.insert(me, self.highest_prepared());
+            answers.insert(me, self.highest_certified());
         }
         self.reads.round = Some(Round { nonce, ids, asked_ms: self.now.mono_ms, answers });
         self.send(self.members(), Message::ReadQuery { nonce });
@@ -139,8 +141,8 @@ impl Replica {
         let reply = Message::ReadReply {
             nonce,
             epoch: self.epoch.start.manifest.number,
-            prepared: self.highest_prepared(),
-            last_final: self.finality.last_final(),
+            phase: self.fallback.phase,
+            index: self.highest_certified(),
         };
         self.send(Target::Keys(vec![from]), reply);
     }
@@ -149,24 +151,19 @@ impl Replica {
         &mut self,
         from: PublicKey,
         nonce: u64,
-        epoch: EpochNumber,
-        prepared: CommitIndex,
-        last_final: CommitIndex,
+        at: (EpochNumber, Phase),
+        index: CommitIndex,
     ) {
         let Some(author) = self.epoch.committee.index_of_key(&from) else { return };
-        let number = self.epoch.start.manifest.number;
-        let window = self.epoch.start.manifest.limits.window_blocks;
+        let here = (self.epoch.start.manifest.number, self.fallback.phase);
         let Some(round) = self.reads.round.as_mut().filter(|round| round.nonce == nonce) else { return };
-        if epoch > number {
-            // The epoch is over elsewhere: only a round in the new one says anything.
+        if at > here {
+            // The phase is over elsewhere: only a round in the new one says anything.
             return;
         }
-        // One that has not reached this epoch has signed nothing in it.
-        let index = if epoch < number {
-            CommitIndex(0)
-        } else {
-            prepared.min(CommitIndex(last_final.0.saturating_add(window)))
-        };
+        // One that has not reached this phase has committed to nothing in it; what it committed to
+        // before lies below the point where this one resumed.
+        let index = if at < here { CommitIndex(0) } else { index };
         round.answers.insert(author, index);
         self.finish_round();
         self.serve_reads();
@@ -198,7 +195,6 @@ impl Replica {
     fn serve_reads(&mut self) {
         let last_final = self.finality.last_final();
         let at_barrier = self.closing();
-        let base = self.epoch.start.base.0;
         for resolved in std::mem::take(&mut self.reads.resolved) {
             if resolved.index > last_final {
                 self.reads.resolved.push(resolved);
@@ -207,7 +203,7 @@ impl Replica {
                 self.reads.waiting.extend(resolved.ids);
             } else {
                 // Not the last final block but the one named: executing up to it is enough.
-                let global = GlobalIndex(base + resolved.index.0);
+                let global = self.global_of(resolved.index);
                 self.out.release.push(Effect::ReadAt { ids: resolved.ids, global });
             }
         }
@@ -245,10 +241,8 @@ impl Replica {
         reads.distrusted.clear();
     }
 
-    fn highest_prepared(&self) -> CommitIndex {
-        let (prepared, _) = self.guard.state().prepared;
-        let signed =
-            if self.guard.state().identity == self.epoch.identity { prepared } else { CommitIndex(0) };
-        signed.max(self.finality.last_final())
+    fn highest_certified(&self) -> CommitIndex {
+        let certified = self.guard.certified(self.epoch.identity).map_or(CommitIndex(0), |c| c.index);
+        certified.max(self.voted().last_final())
     }
 }

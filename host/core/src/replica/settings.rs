@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use moult_sdk::Digest;
-use moult_types::{AuthorityId, BlockRecord, Certificate, ChainId, HeldBatch, Manifest, PublicKey};
+use moult_types::{AuthorityId, BlockRecord, ChainId, HeldBatch, Manifest, PublicKey};
 
 use crate::governance::Ledger;
 use crate::guard::GuardState;
-use crate::io::EpochStart;
+use crate::io::{EpochStart, PhaseRecord};
 
 /// What an operator sets for one node; nothing replicated depends on it.
 #[derive(Clone, Debug)]
@@ -65,6 +65,16 @@ pub enum Planted {
     StartCountKept,
     /// The guard of a node that gets its chain back from peers follows it through old epochs.
     GuardGoesBack,
+    /// A commit leaves although its certificate is not durable.
+    CommitWithoutCertificate,
+    /// An abort claims nothing, whatever was committed to.
+    AbortBelowCommit,
+    /// Commits are signed in a phase that was aborted.
+    CommitAfterAbort,
+    /// Blocks that were prepared are dropped when their phase is aborted.
+    DropsPrepared,
+    /// A bundle opens a phase without that of the phase before, where one is needed.
+    NoRecursion,
 }
 
 impl Settings {
@@ -97,10 +107,13 @@ pub struct Recovery {
     pub former: Option<Manifest>,
     /// Replicated state after the last final block; `None` if fresh.
     pub ledger: Option<Ledger>,
-    /// The certificate of the last final block, if the epoch has one.
-    pub certificate: Option<Certificate>,
+    /// Fallbacks of the present epoch, by rising phase: the last one is the present phase, the
+    /// last one that resumed that of the last final block.
+    pub phases: Vec<PhaseRecord>,
     /// Blocks of the present epoch above the last final one, in order.
     pub tail: Vec<Arc<BlockRecord>>,
+    /// Blocks of a fallback that has not resumed, in order.
+    pub side: Vec<Arc<BlockRecord>>,
     /// Batches that are not final, those of the tail included.
     pub batches: Vec<Arc<HeldBatch>>,
     /// The guard.

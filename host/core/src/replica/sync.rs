@@ -1,5 +1,5 @@
 //! Where peers are, and how a node that is behind catches up: final blocks with a
-//! certificate, from anyone. Nothing but a certificate is believed.
+//! proof, from anyone. Nothing but a proof is believed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -7,11 +7,12 @@ use std::sync::Arc;
 use moult_sdk::{CommitIndex, Digest};
 use moult_types::block::link;
 use moult_types::message::{Blocks, Status};
+use moult_types::phase::FinalityProof;
 use moult_types::{BlockRecord, GlobalIndex, HeldBatch, Message, PublicKey, Scope, SignedBatch};
 
 use super::Replica;
-use crate::finality::{HeldBlock, check_certificate};
 use crate::io::{Effect, Event, Persist, Target};
+use crate::kernel::HeldBlock;
 
 /// A changed status is told at most so often, and an unchanged one so often at least.
 const STATUS_CHANGED_MS: u64 = 50;
@@ -69,9 +70,11 @@ impl Sync {
 impl Replica {
     pub(super) fn on_early(&mut self, from: PublicKey, message: Message) {
         let present = match &message {
-            Message::Engine { identity, .. } | Message::Prepare { identity, .. } => {
-                *identity == self.epoch.identity
-            }
+            Message::Engine { identity, .. }
+            | Message::Votes { identity, .. }
+            | Message::Waiting { identity, .. }
+            | Message::Suspect { identity }
+            | Message::Abort { identity, .. } => *identity == self.epoch.identity,
             Message::Batches(batches) => {
                 batches.iter().all(|b| b.batch.number <= self.epoch.start.manifest.number)
             }
@@ -89,9 +92,8 @@ impl Replica {
         if up {
             self.sync.peers.entry(key).or_insert(None);
             self.sync.status_due = true;
-            if let Some((vote, _)) = self.last_prepare {
-                self.send(Target::Keys(vec![key]), Message::Prepare { identity: self.epoch.identity, vote });
-            }
+            self.tell_votes(Target::Keys(vec![key]));
+            self.tell_opening(Target::Keys(vec![key]));
         } else {
             self.sync.peers.remove(&key);
             if self.sync.asked.is_some_and(|(peer, ..)| peer == key) {
@@ -122,6 +124,7 @@ impl Replica {
         self.sync.last_status_ms = self.now.mono_ms;
         let status = Status {
             epoch: self.epoch.start.manifest.number,
+            phase: self.fallback.main_phase,
             last_final: self.ledger.global,
             hash: self.ledger.hash,
             executed: self.executed.0,
@@ -137,6 +140,9 @@ impl Replica {
         let other_root = self.sync.roots.get(&status.executed).is_some_and(|root| *root != status.state_root);
         if forked || other_root && status.state_root != Digest::ZERO {
             self.event(Event::ForkDetected { peer: from, global: status.last_final.min(status.executed) });
+        }
+        if status.epoch == self.epoch.start.manifest.number && status.phase < self.fallback.phase {
+            self.tell_opening(Target::Keys(vec![from]));
         }
         self.sync.peers.insert(from, Some(status));
         // A node that only follows asks at once; a member first gives its engine a chance.
@@ -172,14 +178,17 @@ impl Replica {
         {
             return;
         }
-        let follows = self.epoch.me.is_none() || self.diverged || !self.ordering.is_running();
+        let follows = self.epoch.me.is_none() || self.voting.diverged || !self.ordering.is_running();
         let window = self.epoch.start.manifest.limits.window_blocks;
         let patient = !follows && self.sync.last_progress_ms + BEHIND_MS > now_ms;
         if let Some((peer, ..)) = self.sync.asked.take() {
             self.sync.unhelpful = Some(peer);
         }
-        let ahead =
-            |status: &Status| status.last_final > at && (!patient || status.last_final.0 > at.0 + window);
+        let here = (self.epoch.start.manifest.number, self.fallback.main_phase);
+        let ahead = |status: &Status| {
+            let is_later = status.last_final >= at && (status.epoch, status.phase) > here;
+            is_later || status.last_final > at && (!patient || status.last_final.0 > at.0 + window)
+        };
         let candidates: Vec<_> = self
             .sync
             .peers
@@ -196,7 +205,8 @@ impl Replica {
         if let Some(peer) = candidates.get(turn).copied() {
             let from = at.next();
             self.sync.asked = Some((peer, from, now_ms));
-            self.send(Target::Keys(vec![peer]), Message::FetchBlocks { from });
+            let (epoch, phase) = here;
+            self.send(Target::Keys(vec![peer]), Message::FetchBlocks { from, epoch, phase });
         }
     }
 
@@ -209,51 +219,74 @@ impl Replica {
         if self.closing() {
             return;
         }
-        let certificate = blocks.certificate.clone();
+        let proof = blocks.proof.clone();
         let held = self.check_blocks(blocks).unwrap_or_else(|reason| {
             self.event(Event::EngineMisbehaved(format!("blocks of peer {from}: {reason}")));
-            Vec::new()
+            None
         });
-        let helps = !held.is_empty() && self.follow(held);
+        let last = held.as_ref().and_then(|held| held.last()).map(|held| held.record.block.index);
+        let helps = held.is_some_and(|held| self.follow(held));
         if was_asked {
             // An answer that leads nowhere is as good as none: a liar is not asked again at once.
             self.sync.unhelpful = (!helps).then_some(from);
         }
         if helps {
-            self.finalize(certificate);
+            self.take_proof(last, proof);
             self.ask_blocks();
         }
     }
 
-    /// Checks chain, payloads and certificate; returns the blocks above the last final one.
-    fn check_blocks(&self, blocks: Blocks) -> Result<Vec<HeldBlock>, String> {
-        let last = blocks.blocks.last().ok_or("none at all")?;
-        let certificate = &blocks.certificate;
-        if (certificate.index, certificate.hash) != (last.block.index, last.hash) {
-            return Err("the certificate is not for the last block".into());
+    /// What a proof makes of the blocks that came with it and are held now.
+    fn take_proof(&mut self, last: Option<CommitIndex>, proof: FinalityProof) {
+        match proof {
+            FinalityProof::Resumed { bodies, resumption } if bodies.is_empty() => {
+                self.on_resumption(*resumption);
+            }
+            proof => {
+                if let Some(last) = last {
+                    self.finalize(last, proof);
+                    self.retry_resumption();
+                }
+            }
         }
-        if last.identity != self.epoch.identity || last.block.index <= self.finality.last_final() {
-            return Ok(Vec::new());
+    }
+
+    /// Checks chain, payloads and proof; returns the blocks above the last final one, which may
+    /// be none where a fallback resumed from that. `None`: nothing of it is new here.
+    fn check_blocks(&self, blocks: Blocks) -> Result<Option<Vec<HeldBlock>>, String> {
+        let Blocks { blocks, batches, proof } = blocks;
+        let Some(last) = blocks.last() else {
+            let FinalityProof::Resumed { resumption, .. } = &proof else { return Err("none at all".into()) };
+            if resumption.block.epoch != self.epoch.start.manifest.number
+                || resumption.phase <= self.fallback.main_phase
+                || self.fallback.is_waiting_for(resumption)
+            {
+                return Ok(None);
+            }
+            let point = self.phases().check_resumption(resumption).map_err(|e| e.to_string())?;
+            return Ok((point.global >= self.ledger.global).then(Vec::new));
+        };
+        let is_other = last.identity != self.finality.identity();
+        if is_other || last.block.index <= self.finality.last_final() {
+            return Ok(None);
         }
-        let window = self.epoch.start.manifest.limits.window_blocks;
-        let checked = check_certificate(
-            certificate,
-            self.epoch.identity,
-            &self.epoch.committee,
-            &self.epoch.keyring,
-            window,
-        );
+        let checked = self.phases().check_final(last, &proof);
         #[cfg(feature = "planted")]
         let checked = if self.has(super::Planted::CertificateUnchecked) { Ok(()) } else { checked };
-        checked.map_err(|e| format!("the certificate does not hold: {e}"))?;
-        let mut payloads: BTreeMap<Digest, Arc<HeldBatch>> = BTreeMap::new();
-        for signed in blocks.batches {
-            let batch = self.check_batch(signed)?;
-            payloads.insert(batch.digest, batch);
-        }
-        let (mut index, mut hash) = (self.finality.last_final(), self.ledger.hash);
+        checked.map_err(|e| format!("the last one is not final: {e}"))?;
+        self.check_stretch(blocks, batches).map(Some)
+    }
+
+    /// Checks that blocks go on from the last final one, with their payloads.
+    pub(super) fn check_stretch(
+        &self,
+        blocks: Vec<BlockRecord>,
+        batches: Vec<SignedBatch>,
+    ) -> Result<Vec<HeldBlock>, String> {
+        let payloads = self.check_batches(batches)?;
+        let (mut index, mut hash) = (self.finality.last_final(), self.finality.last_hash());
         let mut held = Vec::new();
-        for record in blocks.blocks {
+        for record in blocks {
             if record.block.index <= index {
                 continue;
             }
@@ -273,14 +306,10 @@ impl Replica {
     }
 
     /// The digest is certified; the signature is what others may need as evidence.
-    fn check_batch(&self, signed: SignedBatch) -> Result<Arc<HeldBatch>, String> {
+    pub(super) fn check_batch(&self, signed: SignedBatch) -> Result<Arc<HeldBatch>, String> {
         let batch = HeldBatch::new(signed);
         let number = batch.batch().number;
-        let keyring = match &self.epoch.former {
-            _ if number == self.epoch.start.manifest.number => &self.epoch.keyring,
-            Some((_, keyring)) if number.next() == self.epoch.start.manifest.number => keyring,
-            _ => return Err(format!("a batch of epoch {number}")),
-        };
+        let keyring = self.keyring_of(number).ok_or_else(|| format!("a batch of epoch {number}"))?;
         let statement = batch.batch().statement(batch.digest);
         keyring
             .verify(Scope::Number(number), &statement, &batch.signed.signature)
@@ -292,9 +321,10 @@ impl Replica {
         let linked = record.block.index == index.next()
             && record.parent == hash
             && record.hash == link(hash, record.block.body())
-            && record.identity == self.epoch.identity
+            && record.identity == self.finality.identity()
+            && record.block.resumed == self.fallback.resumed
             && record.epoch == self.epoch.start.manifest.number
-            && record.global.0 == self.epoch.start.base.0 + record.block.index.0;
+            && record.global == self.global_of(record.block.index);
         if !linked {
             return Err(format!("block {} does not follow block {}", record.block.index.0, index.0));
         }
@@ -309,7 +339,7 @@ impl Replica {
     }
 
     /// Replaces what is held above the last final block by certified blocks; whether it can.
-    fn follow(&mut self, certified: Vec<HeldBlock>) -> bool {
+    pub(super) fn follow(&mut self, certified: Vec<HeldBlock>) -> bool {
         let fork = certified
             .iter()
             .find(|held| {
@@ -317,17 +347,13 @@ impl Replica {
             })
             .map(|held| held.record.block.index);
         if let Some(index) = fork.filter(|index| *index <= self.finality.executed()) {
-            // K16: the engine was wrong, here or elsewhere, and what was executed cannot be undone.
-            self.halt(format!(
-                "a quorum certified another block {} of this epoch than the one that was executed here on \
-                 the engine's word (the epoch is graduated): this node's state is not that of the chain",
-                index.0
-            ));
+            self.halt_executed_otherwise(index);
             return false;
         }
         if let Some(index) = fork {
-            // K6: the certificate wins; this node prepares no more in this epoch.
-            self.diverged = true;
+            if !self.fallback.is_resuming() {
+                self.diverge(index);
+            }
             self.drop_blocks_above(CommitIndex(index.0 - 1));
         }
         for held in certified {

@@ -84,8 +84,13 @@ impl Machine {
             })
             .collect();
         let digests = held.iter().map(|held| held.digest).collect();
-        let block =
-            Block { index: CommitIndex(self.global + 1), time_ms: 5, batches: digests, state_root: None };
+        let block = Block {
+            index: CommitIndex(self.global + 1),
+            time_ms: 5,
+            batches: digests,
+            state_root: None,
+            resumed: None,
+        };
         let record = record(&manifest, Digest::ZERO, block);
         execute_block(&Echo, b"", &self.limits, &self.base(), &self.accumulator, &record, &held)
     }

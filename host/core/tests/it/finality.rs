@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use moult_core::finality::{CertificateError, Finality, HeldBlock, check_certificate};
+use moult_core::kernel::{CertificateError, Finality, HeldBlock, check_certificate};
 use moult_crypto::Signer;
-use moult_types::block::prepare_statement;
+use moult_types::block::vote_statement;
 use moult_types::*;
 
 use crate::support::*;
@@ -22,6 +22,7 @@ fn chain(manifest: &Manifest, n: u64) -> (Finality, Vec<Arc<BlockRecord>>) {
             time_ms: i,
             batches: vec![Digest([i as u8; 32])],
             state_root: None,
+            resumed: None,
         };
         let made = Arc::new(record(manifest, parent, block));
         parent = made.hash;
@@ -32,18 +33,29 @@ fn chain(manifest: &Manifest, n: u64) -> (Finality, Vec<Arc<BlockRecord>>) {
 }
 
 fn sign(manifest: &Manifest, author: u8, index: u64, hash: Digest) -> Signature {
-    let statement = prepare_statement(AuthorityIndex(author.into()), CommitIndex(index), hash);
+    let statement = vote_statement(Round::Prepare, AuthorityIndex(author.into()), CommitIndex(index), hash);
     keys(author).sign_statement(CHAIN, Scope::Epoch(manifest.identity()), &statement)
 }
 
 fn vote(finality: &mut Finality, manifest: &Manifest, author: u8, index: u64, hash: Digest) {
     let signature = sign(manifest, author, index, hash);
-    finality.add_vote(AuthorityIndex(author.into()), CommitIndex(index), hash, signature);
+    finality.add_vote(Round::Prepare, AuthorityIndex(author.into()), CommitIndex(index), hash, signature);
+}
+
+fn certifiable(finality: &Finality, committee: &Committee) -> Option<Certificate> {
+    finality.certifiable(Round::Prepare, CommitIndex(0), committee)
 }
 
 fn check(certificate: &Certificate, manifest: &Manifest) -> Result<(), CertificateError> {
     let committee = manifest.committee().expect("valid");
-    check_certificate(certificate, manifest.identity(), &committee, &keyring(manifest), WINDOW)
+    check_certificate(
+        certificate,
+        Round::Prepare,
+        manifest.identity(),
+        &committee,
+        &keyring(manifest),
+        WINDOW,
+    )
 }
 
 #[test]
@@ -56,18 +68,43 @@ fn votes_count_for_everything_below_them() {
     // A vote for another block counts nowhere; a repeated one counts once.
     vote(&mut finality, &manifest, 2, 3, Digest([7; 32]));
     vote(&mut finality, &manifest, 1, 2, records[1].hash);
-    assert!(finality.certifiable(&committee).is_none());
+    assert!(certifiable(&finality, &committee).is_none());
     vote(&mut finality, &manifest, 3, 3, records[2].hash);
-    let certificate = finality.certifiable(&committee).expect("three of four");
+    let certificate = certifiable(&finality, &committee).expect("three of four");
     assert_eq!((certificate.index, certificate.hash), (CommitIndex(2), records[1].hash));
     assert_eq!(check(&certificate, &manifest), Ok(()));
     let done = finality.finalize(certificate.index);
     assert_eq!(done.len(), 2);
     assert_eq!(finality.last_final(), CommitIndex(2));
     // What lies above is still open, and votes below are void.
-    assert!(finality.certifiable(&committee).is_none());
+    assert!(certifiable(&finality, &committee).is_none());
     vote(&mut finality, &manifest, 1, 3, records[2].hash);
-    assert_eq!(finality.certifiable(&committee).map(|c| c.index), Some(CommitIndex(3)));
+    assert_eq!(certifiable(&finality, &committee).map(|c| c.index), Some(CommitIndex(3)));
+}
+
+#[test]
+fn a_round_counts_its_own_votes_only_and_what_lies_above() {
+    let manifest = manifest(&[1, 1, 1, 1]);
+    let committee = manifest.committee().expect("valid");
+    let (mut finality, records) = chain(&manifest, 3);
+    for (author, index) in [(0, 1), (1, 3), (2, 2)] {
+        vote(&mut finality, &manifest, author, index, records[index as usize - 1].hash);
+    }
+    assert_eq!(finality.certifiable(Round::Commit, CommitIndex(0), &committee), None);
+    let certificate = certifiable(&finality, &committee).expect("three of four");
+    assert_eq!((certificate.index.0, certificate.round), (1, Round::Prepare));
+    assert_eq!(finality.certifiable(Round::Prepare, CommitIndex(1), &committee), None);
+    // The very same votes said to be of the other round verify nowhere.
+    let moved = Certificate { round: Round::Commit, ..certificate };
+    let checked = check_certificate(
+        &moved,
+        Round::Commit,
+        manifest.identity(),
+        &committee,
+        &keyring(&manifest),
+        WINDOW,
+    );
+    assert_eq!(checked, Err(CertificateError::Signature(AuthorityIndex(0))));
 }
 
 #[test]
@@ -77,9 +114,9 @@ fn a_vote_before_its_block_counts_once_the_block_is_there() {
     let (_, records) = chain(&manifest, 1);
     let (mut finality, _) = chain(&manifest, 0);
     (0..3).for_each(|author| vote(&mut finality, &manifest, author, 1, records[0].hash));
-    assert!(finality.certifiable(&committee).is_none());
+    assert!(certifiable(&finality, &committee).is_none());
     finality.push(HeldBlock { record: records[0].clone(), batches: Vec::new(), ordered_at_ms: None });
-    assert!(finality.certifiable(&committee).is_some());
+    assert!(certifiable(&finality, &committee).is_some());
 }
 
 #[test]
@@ -91,9 +128,9 @@ fn a_vote_too_far_ahead_makes_no_certificate_that_peers_refuse() {
     vote(&mut finality, &manifest, 0, 9, records[8].hash);
     vote(&mut finality, &manifest, 1, 9, records[8].hash);
     vote(&mut finality, &manifest, 2, 4, records[3].hash);
-    assert!(finality.certifiable(&committee).is_none());
+    assert!(certifiable(&finality, &committee).is_none());
     vote(&mut finality, &manifest, 2, 5, records[4].hash);
-    let certificate = finality.certifiable(&committee).expect("within a window");
+    let certificate = certifiable(&finality, &committee).expect("within a window");
     assert_eq!(certificate.index, CommitIndex(5));
     assert_eq!(check(&certificate, &manifest), Ok(()));
 }
@@ -106,7 +143,7 @@ fn forged_certificates_are_refused() {
     vote(&mut finality, &manifest, 0, 2, records[1].hash);
     vote(&mut finality, &manifest, 1, 3, records[2].hash);
     vote(&mut finality, &manifest, 2, 2, records[1].hash);
-    let good = finality.certifiable(&committee).expect("five of seven");
+    let good = certifiable(&finality, &committee).expect("five of seven");
     assert_eq!((check(&good, &manifest), good.bodies.len()), (Ok(()), 1));
     let forge = |change: &dyn Fn(&mut Certificate)| {
         let mut forged = good.clone();
@@ -114,6 +151,7 @@ fn forged_certificates_are_refused() {
         check(&forged, &manifest).expect_err("forged")
     };
     assert_eq!(forge(&|c| c.identity.0[0] ^= 1), CertificateError::OtherEpoch);
+    assert_eq!(forge(&|c| c.round = Round::Commit), CertificateError::OtherRound);
     assert_eq!(forge(&|c| c.votes.truncate(2)), CertificateError::Quorum { have: 4, need: 5 });
     assert_eq!(forge(&|c| c.votes.push(c.votes[2])), CertificateError::Authors);
     assert_eq!(forge(&|c| c.votes.swap(0, 1)), CertificateError::Authors);

@@ -8,7 +8,7 @@ use moult_sdk::engine::{self, Action};
 use moult_types::message::Blocks;
 use moult_types::*;
 
-use crate::replica::{Node, batches, recovery};
+use crate::replica::{Node, batches, recovery, votes};
 use crate::support::*;
 
 fn graduates_after(blocks: u64) -> Chain {
@@ -108,20 +108,17 @@ fn executed(node: &Node) -> Vec<u64> {
 fn prepared(step: &Step) -> Vec<u64> {
     let prepares = step.release.iter().filter_map(|effect| match effect {
         Effect::Send { message, .. } => match &**message {
-            Message::Prepare { vote, .. } => Some(vote.statement.slot.a),
+            Message::Votes { votes, .. } => Some(votes),
             _ => None,
         },
         _ => None,
     });
-    prepares.collect()
+    let prepares = prepares.flatten().filter(|vote| Round::of(&vote.statement) == Some(Round::Prepare));
+    prepares.map(|vote| vote.statement.slot.a).collect()
 }
 
-fn prepare(node: &Node, author: u8, index: u64) -> Message {
-    let identity = node.manifest.identity();
-    let hash = node.executed[index as usize - 1].hash;
-    let statement = block::prepare_statement(AuthorityIndex(author.into()), CommitIndex(index), hash);
-    let signature = keys(author).sign_statement(CHAIN, Scope::Epoch(identity), &statement);
-    Message::Prepare { identity, vote: Signed { statement, signature } }
+fn votes_of(node: &Node, author: u8, index: u64) -> Message {
+    votes(&node.manifest, author, index, node.executed[index as usize - 1].hash)
 }
 
 #[test]
@@ -134,7 +131,7 @@ fn blocks_are_executed_as_they_are_ordered_a_window_ahead_of_their_certificates(
     assert_eq!(prepared(&step), [window], "one signature for all of them");
     assert!(!step.durable.iter().any(|persist| matches!(persist, Persist::Final { .. })));
     // Certificates come: the next may follow, and nothing is executed twice.
-    let (one, two) = (prepare(&node, 1, 3), prepare(&node, 2, 3));
+    let (one, two) = (votes_of(&node, 1, 3), votes_of(&node, 2, 3));
     node.hear(1, one);
     let step = node.hear(2, two);
     assert!(
@@ -162,22 +159,31 @@ fn a_certificate_against_an_executed_block_stops_the_node() {
     let digests = held(&mut node, 2);
     order(&mut node, 1, &digests[..1]);
     let identity = node.manifest.identity();
-    let other = Block { index: CommitIndex(1), time_ms: 1, batches: vec![digests[1]], state_root: None };
+    let other = Block {
+        index: CommitIndex(1),
+        time_ms: 1,
+        batches: vec![digests[1]],
+        state_root: None,
+        resumed: None,
+    };
     let other = record(&node.manifest, identity.digest(), other);
     let vote = |author: u8| {
-        let statement = block::prepare_statement(AuthorityIndex(author.into()), CommitIndex(1), other.hash);
+        let statement =
+            block::vote_statement(Round::Commit, AuthorityIndex(author.into()), CommitIndex(1), other.hash);
         let signature = keys(author).sign_statement(CHAIN, Scope::Epoch(identity), &statement);
         CertificateVote { author: AuthorityIndex(author.into()), index: CommitIndex(1), signature }
     };
     let certificate = Certificate {
+        round: Round::Commit,
         identity,
         index: CommitIndex(1),
         hash: other.hash,
         votes: [1, 2, 3].map(vote).into(),
         bodies: Vec::new(),
     };
+    let proof = phase::FinalityProof::Committed(certificate);
     let batches = vec![batch(&node.manifest, 1, 1, 1, Vec::new()).signed.clone()];
-    let step = node.hear(2, Message::Blocks(Box::new(Blocks { blocks: vec![other], batches, certificate })));
+    let step = node.hear(2, Message::Blocks(Box::new(Blocks { blocks: vec![other], batches, proof })));
     let halts = |effect: &Effect| matches!(effect, Effect::Halt(reason) if reason.contains("block 1 "));
     assert!(step.release.iter().any(halts), "{step:?}");
     assert!(step.durable.is_empty(), "nothing of it is written");
@@ -208,7 +214,7 @@ fn a_read_waits_for_a_batch_that_was_made_after_it_began() {
     let reply = |step: &Step| {
         step.release.iter().find_map(|effect| match effect {
             Effect::Send { message, .. } => match **message {
-                Message::ReadReply { nonce, prepared, .. } => Some((nonce, prepared.0)),
+                Message::ReadReply { nonce, index, .. } => Some((nonce, index.0)),
                 _ => None,
             },
             _ => None,

@@ -6,6 +6,7 @@ mod execution;
 mod finality;
 mod governance;
 mod graduated;
+mod phases;
 mod repair;
 mod replica;
 mod support;

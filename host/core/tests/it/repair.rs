@@ -7,11 +7,11 @@ use moult_core::guard::GuardState;
 use moult_core::io::{Effect, GuardUpdate, Input, Persist, Target};
 use moult_crypto::Signer;
 use moult_sdk::engine::{Action, Commit};
-use moult_types::block::prepare_statement;
 use moult_types::message::{Blocks, Status};
+use moult_types::phase::FinalityProof;
 use moult_types::*;
 
-use crate::replica::{Node, recovery};
+use crate::replica::{Node, recovery, votes};
 use crate::support::*;
 
 /// A node in epoch 0 whose guard is in epoch 3, and that guard.
@@ -41,11 +41,7 @@ fn a_guard_ahead_of_its_store_never_goes_back() {
         _ => None,
     });
     for author in [1, 2, 3] {
-        let statement = prepare_statement(AuthorityIndex(author.into()), CommitIndex(1), hash.unwrap());
-        let scope = Scope::Epoch(manifest.identity());
-        let signature = keys(author).sign_statement(CHAIN, scope, &statement);
-        let vote = Signed { statement, signature };
-        node.hear(author, Message::Prepare { identity: manifest.identity(), vote });
+        node.hear(author, votes(&manifest, author, 1, hash.unwrap()));
     }
     assert_eq!(node.executed.len(), 1);
     let after = node.replica.guard_state();
@@ -72,6 +68,7 @@ fn asked_for_blocks(answer: impl Fn(u8) -> Option<Message>) -> BTreeSet<u8> {
     let mut node = Node::recovered(recovery(&manifest), manifest.clone(), |_| {});
     let status = Status {
         epoch: EpochNumber(0),
+        phase: 0,
         last_final: GlobalIndex(500),
         hash: Digest([1; 32]),
         executed: GlobalIndex(0),
@@ -110,13 +107,15 @@ fn every_peer_that_is_ahead_is_asked_in_turn() {
 #[test]
 fn a_peer_that_answers_with_nonsense_is_not_asked_for_ever() {
     let certificate = Certificate {
+        round: Round::Commit,
         identity: manifest(&[1, 1, 1, 1]).identity(),
         index: CommitIndex(1),
         hash: Digest([1; 32]),
         votes: Vec::new(),
         bodies: Vec::new(),
     };
-    let nonsense = Blocks { blocks: Vec::new(), batches: Vec::new(), certificate };
+    let proof = FinalityProof::Committed(certificate);
+    let nonsense = Blocks { blocks: Vec::new(), batches: Vec::new(), proof };
     let asked = asked_for_blocks(|_| Some(Message::Blocks(Box::new(nonsense.clone()))));
     assert_eq!(asked.len(), 3);
 }

@@ -13,7 +13,7 @@ use moult_core::{Recovery, Replica};
 use moult_crypto::Signer;
 use moult_sdk::engine::{self, Action, Event, InitError, Outcome, Recovered};
 use moult_sdk::{Committee as EngineCommittee, NowMs};
-use moult_types::block::prepare_statement;
+use moult_types::block::vote_statement;
 use moult_types::*;
 
 use crate::support::*;
@@ -103,8 +103,9 @@ pub(crate) fn recovery(manifest: &Manifest) -> Recovery {
         fresh: true,
         former: None,
         ledger: None,
-        certificate: None,
+        phases: Vec::new(),
         tail: Vec::new(),
+        side: Vec::new(),
         batches: Vec::new(),
         guard: GuardState::new(CHAIN, keys(0).public_key(), manifest.identity()),
         prepared_on_chain: None,
@@ -155,8 +156,10 @@ impl Node {
 
     fn note(&mut self, step: &Step) {
         for effect in &step.release {
-            if let Effect::Execute { record, .. } = effect {
-                self.executed.push(record.clone());
+            match effect {
+                Effect::Execute { record, .. } => self.executed.push(record.clone()),
+                Effect::Verify(context) => self.context = context.clone(),
+                _ => {}
             }
         }
     }
@@ -167,13 +170,13 @@ impl Node {
         self.give(Input::Message { from: keys(from).public_key(), message })
     }
 
-    fn submit(&mut self, seq: u64) -> Step {
+    pub(crate) fn submit(&mut self, seq: u64) -> Step {
         let client = ClientId { ingress: self.manifest.members[0].id, name: b"c".to_vec() };
         self.give(Input::Submit(vec![ClientTransaction { client, seq, payload: vec![1] }]))
     }
 
-    /// The engine commits these batches as the next block, and two others prepare it.
-    fn commit(&mut self, index: u64, batches: Vec<Digest>) {
+    /// The engine commits these batches as the next block, and two others vote for it.
+    pub(crate) fn commit(&mut self, index: u64, batches: Vec<Digest>) {
         let commit = engine::Commit { index: CommitIndex(index), batches, round: 0, leader: None };
         self.engine.will(vec![Action::Commit(commit)]);
         let step = self.give(Input::Peer { key: keys(1).public_key(), up: true, rtt_us: 0 });
@@ -183,14 +186,21 @@ impl Node {
         });
         let hash = hash.expect("the block is assembled");
         for author in [1, 2] {
-            let statement = prepare_statement(AuthorityIndex(author.into()), CommitIndex(index), hash);
-            let scope = Scope::Epoch(self.manifest.identity());
-            let signature = keys(author).sign_statement(CHAIN, scope, &statement);
-            let vote = Signed { statement, signature };
-            self.hear(author, Message::Prepare { identity: self.manifest.identity(), vote });
+            self.hear(author, votes(&self.manifest, author, index, hash));
         }
         assert_eq!(self.executed.last().map(|record| record.block.index.0), Some(index));
     }
+}
+
+/// What an authority sends that prepared a block and committed to it.
+pub(crate) fn votes(manifest: &Manifest, author: u8, index: u64, hash: Digest) -> Message {
+    let identity = manifest.identity();
+    let vote = |round| {
+        let statement = vote_statement(round, AuthorityIndex(author.into()), CommitIndex(index), hash);
+        let signature = keys(author).sign_statement(CHAIN, Scope::Epoch(identity), &statement);
+        Signed { statement, signature }
+    };
+    Message::Votes { identity, votes: Round::ALL.map(vote).into(), certificate: None }
 }
 
 pub(crate) fn batches(step: &Step) -> Vec<Arc<HeldBatch>> {
@@ -392,8 +402,8 @@ fn a_node_whose_guard_is_lost_takes_no_part_in_reads() {
     let reply = |last: u64| Message::ReadReply {
         nonce: 0,
         epoch: EpochNumber(0),
-        prepared: CommitIndex(last),
-        last_final: CommitIndex(last),
+        phase: 0,
+        index: CommitIndex(last),
     };
     let is_placed = |effect: &Effect| matches!(effect, Effect::ReadAt { .. });
     assert!(!node.hear(1, reply(0)).release.iter().any(is_placed));

@@ -79,8 +79,13 @@ impl Chain {
         self.seq += 1;
         let transactions = systems.into_iter().map(Transaction::System).collect();
         let held = batch(&self.manifest, 0, self.seq, time_ms, transactions);
-        let block =
-            Block { index: self.ledger.index.next(), time_ms, batches: vec![held.digest], state_root: None };
+        let block = Block {
+            index: self.ledger.index.next(),
+            time_ms,
+            batches: vec![held.digest],
+            state_root: None,
+            resumed: None,
+        };
         let record = record(&self.manifest, self.ledger.hash, block);
         let present = Present { chain: CHAIN, manifest: &self.manifest, committee: &self.committee };
         self.changed = self.ledger.apply(present, &record, &[held.as_ref()]);
@@ -106,6 +111,7 @@ impl Chain {
             new_epoch_timestamp_ms: 2000 + self.ledger.index.0,
             proposal_commit_index: self.ledger.index,
             modules: self.manifest.modules.clone(),
+            fallbacks: Vec::new(),
             fault_model: FaultModel::Byzantine,
             limits: limits(),
             activation: Activation::AsSoonAsReady,

@@ -4,8 +4,10 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
+use moult_core::io::EpochStart;
 use moult_store::{Store, StoreError};
-use moult_types::{BlockRecord, Certificate, EpochNumber, GlobalIndex, encode};
+use moult_types::phase::FinalityProof;
+use moult_types::{BlockRecord, EpochNumber, GlobalIndex, encode};
 
 use super::app::App;
 use super::error::ApiError;
@@ -54,17 +56,17 @@ async fn blocks_of(app: &App, from: u64, limit: u64) -> Result<Vec<BlockBody>, A
 }
 
 fn block_of(store: &Store, global: u64) -> Result<Option<BlockBody>, StoreError> {
-    Ok(certified(store, global)?.map(|(record, certificate)| convert::block(&record, &certificate)))
+    Ok(certified(store, global)?.map(|(record, proof)| convert::block(&record, proof.certificate())))
 }
 
-/// `None` where the store lacks the block or its certificate: it lost its tail, and the
+/// `None` where the store lacks the block or its proof: it lost its tail, and the
 /// block is on its way from peers.
 pub(super) fn certified(
     store: &Store,
     global: u64,
-) -> Result<Option<(BlockRecord, Certificate)>, StoreError> {
+) -> Result<Option<(BlockRecord, FinalityProof)>, StoreError> {
     let Some(record) = store.block(GlobalIndex(global))? else { return Ok(None) };
-    Ok(store.certificate_for(&record)?.map(|certificate| (record, certificate)))
+    Ok(store.proof_for(&record)?.map(|proof| (record, proof)))
 }
 
 /// What `moult verify-chain` checks: canonical bytes, as peers get them.
@@ -86,7 +88,13 @@ pub(super) async fn epochs(
     let from = EpochNumber(params.number(0, "`from`", 0)?);
     let limit = params.number(1, "`limit`", EPOCHS_MAX)?.min(EPOCHS_MAX) as usize;
     let store = app.shared.store.clone();
-    let found = blocking(move || store.epochs(from, limit)).await.map_err(ApiError::internal)?;
-    let found = found.map_err(|e| ApiError::internal(e.to_string()))?;
-    Ok(Json(found.iter().map(convert::epoch).collect()))
+    let read = move || -> Result<Vec<EpochBody>, StoreError> {
+        let epochs = store.epochs(from, limit)?;
+        let body = |start: &EpochStart| -> Result<EpochBody, StoreError> {
+            Ok(convert::epoch(start, &store.phases(start.manifest.number)?))
+        };
+        epochs.iter().map(body).collect()
+    };
+    let found = blocking(read).await.map_err(ApiError::internal)?;
+    Ok(Json(found.map_err(|e| ApiError::internal(e.to_string()))?))
 }

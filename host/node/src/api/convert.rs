@@ -2,14 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use moult_core::io::EpochStart;
+use moult_core::io::{EpochStart, PhaseRecord};
 use moult_types::{BlockRecord, Certificate, Manifest, World};
 
-use crate::api_types::{BlockBody, CertificateBody, CertificateVoteBody, EpochBody};
+use crate::api_types::{AbortBody, BlockBody, CertificateBody, CertificateVoteBody, EpochBody};
 use crate::genesis::PinFile;
 
 pub(super) fn pins(manifest: &Manifest) -> BTreeMap<World, PinFile> {
     manifest.modules.iter().map(|(world, pin)| (*world, PinFile::from(pin))).collect()
+}
+
+fn abort(record: &PhaseRecord) -> AbortBody {
+    AbortBody {
+        phase: record.phase,
+        identity: record.identity.to_string(),
+        failed: record.failed,
+        reason: record.reason.clone(),
+        resumed_from: record.resumed().map(|resumed| resumed.point.global.0),
+        entered_at_ms: record.entered_at_ms,
+    }
 }
 
 pub(super) fn block(record: &BlockRecord, certificate: &Certificate) -> BlockBody {
@@ -40,13 +51,13 @@ pub(super) fn block(record: &BlockRecord, certificate: &Certificate) -> BlockBod
     }
 }
 
-pub(super) fn epoch(start: &EpochStart) -> EpochBody {
+pub(super) fn epoch(start: &EpochStart, phases: &[PhaseRecord]) -> EpochBody {
     let manifest = &start.manifest;
     // Checked when the epoch was proposed; an epoch that is stored has a committee.
     let (stake, quorum) = manifest.committee().map_or((0, 0), |c| (c.total(), c.quorum()));
     EpochBody {
         number: manifest.number.0,
-        phase: 0,
+        phase: phases.last().map_or(0, |record| record.phase),
         identity: manifest.identity().to_string(),
         base: start.base.0,
         time_ms: start.time_ms,
@@ -57,6 +68,8 @@ pub(super) fn epoch(start: &EpochStart) -> EpochBody {
         stake,
         quorum,
         modules: pins(manifest),
+        fallbacks: manifest.fallbacks.iter().map(PinFile::from).collect(),
+        aborts: phases.iter().map(abort).collect(),
         limits: manifest.limits.clone(),
         state_root: start.state_root.map(|root| root.to_string()),
     }

@@ -131,6 +131,7 @@ pub(super) fn state_name(state: ProposalState) -> &'static str {
         ProposalState::Expired => "expired",
         ProposalState::Withdrawn => "withdrawn",
         ProposalState::Superseded => "superseded",
+        ProposalState::Cancelled => "cancelled",
     }
 }
 
@@ -196,6 +197,9 @@ fn explanation(record: &ProposalRecord, facts: &Facts<'_>, tally: &Tally) -> Str
         ProposalState::Withdrawn => format!("withdrawn by its proposer at block {at}"),
         ProposalState::Superseded => {
             format!("superseded at block {at}: another proposal for epoch {epoch} was approved first")
+        }
+        ProposalState::Cancelled => {
+            format!("cancelled: the committee gave up an engine, and the epoch goes on from block {at}")
         }
     }
 }

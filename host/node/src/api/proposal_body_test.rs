@@ -31,6 +31,7 @@ fn record(state: ProposalState, approve: u32, reject: &[&str], ready: u32) -> Pr
             new_committee: members(),
             new_epoch_timestamp_ms: 0,
             proposal_commit_index: CommitIndex(0),
+            fallbacks: Vec::new(),
             modules: BTreeMap::new(),
             fault_model: FaultModel::Byzantine,
             limits: EpochLimits::default(),
@@ -81,6 +82,10 @@ fn the_sentence_says_where_it_stands() {
         (
             record(S::Superseded, 0, &[], 0),
             "superseded at block 9: another proposal for epoch 3 was approved first",
+        ),
+        (
+            record(S::Cancelled, 3, &[], 3),
+            "cancelled: the committee gave up an engine, and the epoch goes on from block 9",
         ),
     ] {
         let committee = manifest.committee().ok();

@@ -17,6 +17,7 @@ use super::gate::Admin;
 use super::proposal_body::{self, Facts};
 use super::{body, parse};
 use crate::api_types::{OperatorVoteBody, ProposalBody, ProposeBody};
+use crate::genesis::PinFile;
 use crate::modules::blocking;
 use crate::view::View;
 
@@ -216,14 +217,28 @@ fn check_authority(view: &View) -> Result<(), ApiError> {
 
 /// What the body leaves out stays as it is.
 fn proposal_of(app: &Api, view: &View, body: ProposeBody) -> Result<EpochChangeProposal, ApiError> {
-    let ProposeBody { modules: changed, committee, fault_model, limits, not_before_ms, deadline_blocks } =
-        body;
+    let ProposeBody {
+        modules: changed,
+        fallbacks,
+        committee,
+        fault_model,
+        limits,
+        not_before_ms,
+        deadline_blocks,
+    } = body;
     let present = &view.epoch.manifest;
     let mut modules = present.modules.clone();
     for (world, pin) in changed {
         let pin = pin.to_pin().map_err(|e| ApiError::bad_request(format!("`modules.{world}`: {e}")))?;
         modules.insert(world, pin);
     }
+    let fallbacks = match fallbacks {
+        None => present.fallbacks.clone(),
+        Some(pins) => {
+            let pins = pins.iter().map(PinFile::to_pin).collect::<Result<Vec<_>, String>>();
+            pins.map_err(|e| ApiError::bad_request(format!("`fallbacks`: {e}")))?
+        }
+    };
     let deadline = view.ledger.index.0.checked_add(deadline_blocks.unwrap_or(DEADLINE_BLOCKS));
     let deadline = deadline.ok_or_else(|| ApiError::bad_request("`deadline_blocks` is too large"))?;
     Ok(EpochChangeProposal {
@@ -232,6 +247,7 @@ fn proposal_of(app: &Api, view: &View, body: ProposeBody) -> Result<EpochChangeP
         new_epoch_timestamp_ms: app.proposal_time_ms(),
         proposal_commit_index: view.ledger.index,
         modules,
+        fallbacks,
         fault_model: fault_model.unwrap_or(present.fault_model),
         limits: limits.unwrap_or_else(|| present.limits.clone()),
         activation: not_before_ms.map_or(Activation::AsSoonAsReady, Activation::NotBefore),

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use moult_crypto::Signer;
-use moult_types::{ModuleHash, World};
+use moult_types::ModuleHash;
 
 use super::app::{Api, App};
 use super::convert;
@@ -50,14 +50,14 @@ fn status_of(app: &Api, view: &View) -> Status {
         version: env!("CARGO_PKG_VERSION").into(),
         chain: shared.chain.to_string(),
         epoch: manifest.number.0,
-        phase: 0,
+        phase: view.phase,
         identity: view.identity.to_string(),
         finality: manifest.finality,
         role: if view.me.is_some() { "authority" } else { "observer" }.into(),
         authority_index: view.me.map(|me| me.0),
         signing_stopped: view.signing_stopped.clone(),
         engine: view.engine.clone(),
-        engine_hash: manifest.pin(World::Engine).map_or(ModuleHash([0; 32]), |pin| pin.hash),
+        engine_hash: manifest.engine(view.phase).map_or(ModuleHash([0; 32]), |pin| pin.hash),
         modules: convert::pins(manifest),
         commit_index: view.ledger.index.0,
         global_exec_index: view.executed.0.0,

@@ -35,6 +35,7 @@ fn block(epoch: u64, batches: usize) -> BlockRecord {
             time_ms: 0,
             batches: vec![Digest::ZERO; batches],
             state_root: None,
+            resumed: None,
         },
     }
 }
@@ -49,6 +50,7 @@ fn proposal(id: u64, state: ProposalState, votes: u32) -> Event {
             new_committee: Vec::new(),
             new_epoch_timestamp_ms: 0,
             proposal_commit_index: CommitIndex(0),
+            fallbacks: Vec::new(),
             modules: BTreeMap::new(),
             fault_model: FaultModel::Byzantine,
             limits: EpochLimits::default(),

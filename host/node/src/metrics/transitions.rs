@@ -85,6 +85,7 @@ impl Transitions {
                 | ProposalState::Withdrawn
                 | ProposalState::Expired
                 | ProposalState::Superseded
+                | ProposalState::Cancelled
         );
         if let Some(seen) = seen.as_deref_mut() {
             seen.votes = record.votes.len();
@@ -109,6 +110,7 @@ impl Transitions {
             ProposalState::Expired => Some("expired"),
             ProposalState::Withdrawn => Some("withdrawn"),
             ProposalState::Superseded => Some("superseded"),
+            ProposalState::Cancelled => Some("cancelled"),
             ProposalState::Proposed | ProposalState::Approved | ProposalState::Scheduled { .. } => None,
         };
         if let Some(reason) = failed {

@@ -223,6 +223,9 @@ pub struct Limits {
     /// The epoch graduates after so many blocks; left out: it stays certified.
     #[prost(uint64, optional, tag = "10")]
     pub graduate_after_blocks: ::core::option::Option<u64>,
+    /// An engine is suspected after so long without progress; left out: 10,000.
+    #[prost(uint64, optional, tag = "11")]
+    pub stall_timeout_ms: ::core::option::Option<u64>,
 }
 /// What names the proposal until it is final and has a number.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

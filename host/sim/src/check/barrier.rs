@@ -38,25 +38,17 @@ impl Barriers {
         self.reach(node, record.identity, record.block.index.0)
     }
 
-    pub(crate) fn prepare(
-        &mut self,
-        node: usize,
-        identity: EpochIdentity,
-        index: u64,
-    ) -> Result<(), Violation> {
+    pub(crate) fn vote(&mut self, node: usize, identity: EpochIdentity, index: u64) -> Result<(), Violation> {
         self.reach(node, identity, index)
     }
 
-    pub(crate) fn ledger(
-        &mut self,
-        node: usize,
-        identity: EpochIdentity,
-        ledger: &Ledger,
-    ) -> Result<(), Violation> {
+    pub(crate) fn ledger(&mut self, node: usize, ledger: &Ledger) -> Result<(), Violation> {
         let Some(barrier) = ledger.barrier() else { return Ok(()) };
-        let set = *self.set.entry(identity).or_insert(barrier.0);
-        if set != barrier.0 {
-            let what = format!("node {node}: barrier {} of {identity:?}, others: {set}", barrier.0);
+        let identity = ledger.identity;
+        let barrier = ledger.commit.0 + barrier.0 - ledger.index.0;
+        let set = *self.set.entry(identity).or_insert(barrier);
+        if set != barrier {
+            let what = format!("node {node}: barrier {barrier} of {identity:?}, others: {set}");
             return Err(Violation::new("barrier", what));
         }
         self.check(node, identity)

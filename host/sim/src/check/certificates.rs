@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use moult_types::block::{link, prepare_statement};
+use moult_types::block::{link, vote_statement};
 use moult_types::{
-    AuthorityIndex, Certificate, ChainId, Digest, EpochIdentity, FaultModel, Manifest, Scope, Signature,
-    Signed,
+    AuthorityIndex, Certificate, ChainId, Digest, EpochIdentity, FaultModel, Manifest, Round, Scope,
+    Signature, Signed, Statement,
 };
 
 use crate::report::Violation;
@@ -16,7 +16,7 @@ pub(crate) struct Certificates {
     chain: ChainId,
     scheme: Scheme,
     /// Votes whose signatures were verified before.
-    known: BTreeSet<(EpochIdentity, AuthorityIndex, u64, Digest, Signature)>,
+    known: BTreeSet<(EpochIdentity, AuthorityIndex, Round, u64, Digest, Signature)>,
 }
 
 impl Certificates {
@@ -27,18 +27,25 @@ impl Certificates {
     /// An honest node made a vote: its receivers verify the signature.
     pub(crate) fn made(&mut self, identity: EpochIdentity, vote: &Signed) {
         let Signed { statement, signature } = vote;
-        self.known.insert((identity, statement.author, statement.slot.a, statement.digest, *signature));
+        if let Some(round) = Round::of(statement) {
+            let Statement { author, slot, digest } = *statement;
+            self.known.insert((identity, author, round, slot.a, digest, *signature));
+        }
     }
 
     pub(crate) fn check(
         &mut self,
         node: usize,
         certificate: &Certificate,
+        round: Round,
         manifest: Option<&Manifest>,
     ) -> Result<(), Violation> {
         let wrong =
             |what: &str| Violation::new("certificates", format!("node {node}: {what}: {certificate:?}"));
         let manifest = manifest.ok_or_else(|| wrong("its epoch has not begun"))?;
+        if certificate.round != round {
+            return Err(wrong("of the other round"));
+        }
         let mut hashes = vec![certificate.hash];
         for body in &certificate.bodies {
             hashes.push(link(hashes[hashes.len() - 1], *body));
@@ -54,9 +61,9 @@ impl Certificates {
                 .ok_or_else(|| wrong("a vote outside its bodies"))?;
             let member =
                 manifest.members.get(vote.author.as_usize()).ok_or_else(|| wrong("a foreign vote"))?;
-            let key = (certificate.identity, vote.author, vote.index.0, *hash, vote.signature);
+            let key = (certificate.identity, vote.author, round, vote.index.0, *hash, vote.signature);
             if !self.known.contains(&key) {
-                let statement = prepare_statement(vote.author, vote.index, *hash);
+                let statement = vote_statement(round, vote.author, vote.index, *hash);
                 let scope = Scope::Epoch(certificate.identity);
                 if !self.scheme.holds(&member.key, self.chain, scope, &statement, &vote.signature) {
                     return Err(wrong("a bad signature"));

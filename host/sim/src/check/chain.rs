@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use moult_core::io::EpochStart;
 use moult_types::block::link;
-use moult_types::{BlockRecord, EpochNumber, GlobalIndex, Manifest};
+use moult_types::phase::Point;
+use moult_types::{BlockRecord, EpochNumber, GlobalIndex};
 
+use super::Epochs;
 use crate::report::Violation;
 
 /// The chain as the first node to finalise each block saw it.
@@ -50,7 +52,7 @@ impl Chain {
         &mut self,
         node: usize,
         record: &Arc<BlockRecord>,
-        epochs: &BTreeMap<EpochNumber, Manifest>,
+        epochs: &Epochs,
     ) -> Result<(), Violation> {
         let global = record.global;
         let next = self.next.entry(node).or_insert(GlobalIndex(1));
@@ -75,17 +77,12 @@ impl Chain {
         }
     }
 
-    fn extend(
-        &self,
-        node: usize,
-        record: &BlockRecord,
-        epochs: &BTreeMap<EpochNumber, Manifest>,
-    ) -> Result<(), Violation> {
+    fn extend(&self, node: usize, record: &BlockRecord, epochs: &Epochs) -> Result<(), Violation> {
         let wrong = |what: &str| {
             Violation::new("chain", format!("node {node}, block {}: {what}: {record:?}", record.global))
         };
-        let manifest = epochs.get(&record.epoch).ok_or_else(|| wrong("its epoch has not begun"))?;
-        if manifest.identity() != record.identity || record.hash != link(record.parent, record.block.body()) {
+        let manifest = epochs.of(record.identity).ok_or_else(|| wrong("its epoch has not begun"))?;
+        if manifest.number != record.epoch || record.hash != link(record.parent, record.block.body()) {
             return Err(wrong("identity or hash"));
         }
         if record.global.0 != self.length() + 1 {
@@ -98,10 +95,30 @@ impl Chain {
                     && record.block.time_ms >= last.block.time_ms
                     && record.block.state_root.is_none()
             }
+            // A fallback goes on from the block that its own blocks name.
+            Some(last) if last.epoch == record.epoch => {
+                let point = Point {
+                    identity: last.identity,
+                    index: last.block.index,
+                    hash: last.hash,
+                    global: last.global,
+                };
+                let resumed = record.block.resumed;
+                resumed
+                    .is_some_and(|resumed| resumed.point == point && record.block.index == resumed.at.next())
+                    && record.block.time_ms >= last.block.time_ms
+                    && record.block.state_root.is_none()
+            }
             last => {
                 let from = last.map(|last| (last.identity, last.block.index, last.hash));
-                record.block.index.0 == 1
-                    && record.parent == record.identity.digest()
+                let begins = match record.block.resumed {
+                    None => record.block.index.0 == 1 && record.parent == record.identity.digest(),
+                    Some(resumed) => {
+                        record.block.index == resumed.at.next()
+                            && resumed.point.hash == manifest.identity().digest()
+                    }
+                };
+                begins
                     && manifest.follows.map(|f| (f.identity, f.index, f.hash)) == from
                     && record.block.state_root.is_some() == from.is_some()
             }

@@ -7,20 +7,19 @@ use std::sync::Arc;
 use moult_core::governance::{Ledger, ProposalState};
 use moult_types::governance::Decision;
 use moult_types::{
-    BlockRecord, EpochIdentity, HeldBatch, Manifest, ProposalId, SystemTransaction, Transaction,
+    BlockRecord, EpochNumber, HeldBatch, Manifest, ProposalId, SystemTransaction, Transaction,
 };
 
 use super::certificates::is_enough;
 use crate::report::Violation;
 
-type Key = (EpochIdentity, ProposalId);
+type Key = (EpochNumber, ProposalId);
 
 #[derive(Default)]
 pub(crate) struct Governance {
     /// First decision of each voter.
     votes: BTreeMap<Key, BTreeMap<usize, bool>>,
     ready: BTreeMap<Key, BTreeSet<usize>>,
-    manifests: BTreeMap<EpochIdentity, Manifest>,
     settled: BTreeSet<(Key, bool)>,
 }
 
@@ -30,19 +29,15 @@ impl Governance {
         &mut self,
         record: &BlockRecord,
         batches: &[Arc<HeldBatch>],
-        manifest: Option<&Manifest>,
     ) -> Result<(), Violation> {
-        if let Some(manifest) = manifest {
-            self.manifests.entry(record.identity).or_insert_with(|| manifest.clone());
-        }
         for transaction in batches.iter().flat_map(|batch| &batch.batch().transactions) {
             match transaction {
                 Transaction::System(SystemTransaction::Vote(vote)) => {
-                    let votes = self.votes.entry((record.identity, vote.proposal)).or_default();
+                    let votes = self.votes.entry((record.epoch, vote.proposal)).or_default();
                     votes.entry(vote.author.as_usize()).or_insert(vote.decision == Decision::Approve);
                 }
                 Transaction::System(SystemTransaction::Ready(notice)) => {
-                    let ready = self.ready.entry((record.identity, notice.proposal)).or_default();
+                    let ready = self.ready.entry((record.epoch, notice.proposal)).or_default();
                     ready.insert(notice.author.as_usize());
                 }
                 _ => {}
@@ -55,18 +50,17 @@ impl Governance {
     pub(crate) fn ledger(
         &mut self,
         node: usize,
-        identity: EpochIdentity,
+        manifest: &Manifest,
         ledger: &Ledger,
     ) -> Result<(), Violation> {
         for record in ledger.open.values() {
             let scheduled = matches!(record.state, ProposalState::Scheduled { .. });
-            let key = (identity, record.id);
+            let key = (manifest.number, record.id);
             if record.state == ProposalState::Proposed || !self.settled.insert((key, scheduled)) {
                 continue;
             }
             let wrong =
                 |what: &str| Violation::new("quorum of votes", format!("node {node}: {what}: {record:?}"));
-            let Some(manifest) = self.manifests.get(&identity) else { return Err(wrong("no such epoch")) };
             let votes = self.votes.get(&key).into_iter().flatten();
             let voters = votes.filter(|(_, approves)| **approves).map(|(voter, _)| *voter).collect();
             if !is_enough(manifest.members.iter().map(|m| m.stake), &voters, manifest.fault_model) {

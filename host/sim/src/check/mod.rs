@@ -4,8 +4,10 @@
 mod barrier;
 mod certificates;
 pub(crate) mod chain;
+mod commits;
 mod governance;
 mod model;
+mod phases;
 pub(crate) mod reads;
 mod recovery;
 mod roots;
@@ -16,9 +18,11 @@ use std::sync::Arc;
 
 use moult_core::Recovery;
 use moult_core::execution::Receipt;
-use moult_core::io::{Effect, Persist};
+use moult_core::io::{Effect, GuardUpdate, Persist};
+use moult_types::phase::{Phase, fallback_identity};
 use moult_types::{
-    BlockRecord, Digest, EpochNumber, Genesis, GlobalIndex, HeldBatch, Manifest, Message, TransactionId,
+    BlockRecord, Digest, EpochIdentity, EpochNumber, Genesis, GlobalIndex, HeldBatch, Manifest, Message,
+    Round, TransactionId,
 };
 
 use crate::clients::Clients;
@@ -26,9 +30,40 @@ use crate::node::Node;
 use crate::report::Violation;
 use crate::signing::Scheme;
 
+/// The epochs that began, with the identities of their phases.
+#[derive(Default)]
+pub(crate) struct Epochs {
+    by_number: BTreeMap<EpochNumber, Manifest>,
+    phases: BTreeMap<EpochIdentity, EpochNumber>,
+}
+
+impl Epochs {
+    pub(crate) fn get(&self, number: EpochNumber) -> Option<&Manifest> {
+        self.by_number.get(&number)
+    }
+
+    /// The epoch of a phase.
+    pub(crate) fn of(&self, identity: EpochIdentity) -> Option<&Manifest> {
+        self.by_number.get(self.phases.get(&identity)?)
+    }
+
+    fn begin(&mut self, manifest: &Manifest) {
+        let mut identity = manifest.identity();
+        for phase in 0..PHASES_SEEN_MAX {
+            self.phases.insert(identity, manifest.number);
+            identity = fallback_identity(identity, phase);
+        }
+        self.by_number.insert(manifest.number, manifest.clone());
+    }
+}
+
+/// A run does not get further than this.
+const PHASES_SEEN_MAX: Phase = 16;
+
 /// All of them.
 pub(crate) struct Checks {
-    epochs: BTreeMap<EpochNumber, Manifest>,
+    epochs: Epochs,
+    phases: phases::Phases,
     pub(crate) chain: chain::Chain,
     certificates: certificates::Certificates,
     signatures: signatures::Signatures,
@@ -42,7 +77,8 @@ pub(crate) struct Checks {
 impl Checks {
     pub(crate) fn new(genesis: &Genesis, nodes: &[Node], scheme: Scheme) -> Self {
         Self {
-            epochs: BTreeMap::new(),
+            epochs: Epochs::default(),
+            phases: phases::Phases::default(),
             chain: chain::Chain::default(),
             certificates: certificates::Certificates::new(genesis.chain(), scheme),
             signatures: signatures::Signatures::new(nodes),
@@ -90,22 +126,36 @@ impl Checks {
             if let Effect::Execute { record, batches } = effect
                 && self.chain.is_new(record)
             {
-                let manifest = self.epochs.get(&record.epoch);
+                let manifest = self.epochs.get(record.epoch);
                 self.governance.block(record, batches, manifest)?;
             }
         }
         for persist in durable {
             match persist {
-                Persist::Final { certificate, ledger, .. } => {
-                    let manifest = self.epochs.values().find(|m| m.identity() == certificate.identity);
-                    self.certificates.check(node, certificate, manifest)?;
-                    self.barrier.ledger(node, certificate.identity, ledger)?;
-                    self.governance.ledger(node, certificate.identity, ledger)?;
+                Persist::Final { proof, ledger, .. } => {
+                    let certificate = proof.certificate();
+                    let manifest = self.epochs.of(certificate.identity);
+                    self.certificates.check(node, certificate, Round::Commit, manifest)?;
+                    self.barrier.ledger(node, ledger)?;
+                    if let Some(manifest) = manifest {
+                        self.governance.ledger(node, manifest, ledger)?;
+                    }
+                }
+                Persist::PhaseResumed { record, ledger, .. } => {
+                    let manifest = self.epochs.get(record.number);
+                    self.phases.resumed(node, record, ledger)?;
+                    if let Some(resumption) = &record.resumption {
+                        self.certificates.check(node, &resumption.certificate, Round::Commit, manifest)?;
+                    }
                 }
                 Persist::Epoch { start, .. } => {
                     self.chain.epoch(node, start)?;
                     self.barrier.epoch(node, start)?;
-                    self.epochs.insert(start.manifest.number, start.manifest.clone());
+                    self.epochs.begin(&start.manifest);
+                }
+                Persist::Guard(GuardUpdate::Committed(claim)) => {
+                    let manifest = self.epochs.of(claim.certificate.identity);
+                    self.certificates.check(node, &claim.certificate, Round::Prepare, manifest)?;
                 }
                 _ => {}
             }
@@ -132,9 +182,20 @@ impl Checks {
         if nodes[node].byzantine {
             return Ok(());
         }
-        if let Message::Prepare { identity, vote } = message {
-            self.barrier.prepare(node, *identity, vote.statement.slot.a)?;
-            self.certificates.made(*identity, vote);
+        if let Message::Votes { identity, votes, certificate } = message {
+            for vote in votes {
+                self.barrier.vote(node, *identity, vote.statement.slot.a)?;
+                self.certificates.made(*identity, vote);
+                commits::sent(node, &nodes[node], *identity, vote)?;
+                self.phases.voted(node, *identity, vote)?;
+            }
+            if let Some(certificate) = certificate {
+                let manifest = self.epochs.of(*identity);
+                self.certificates.check(node, certificate, Round::Prepare, manifest)?;
+            }
+        }
+        if let Message::Abort { identity, abort, .. } = message {
+            self.phases.aborted(node, *identity, abort)?;
         }
         self.signatures.sent(node, message, &self.epochs)
     }

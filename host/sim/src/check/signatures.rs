@@ -7,6 +7,7 @@ use moult_types::{
     Transaction,
 };
 
+use super::Epochs;
 use crate::node::Node;
 use crate::report::Violation;
 
@@ -22,21 +23,21 @@ impl Signatures {
     }
 
     /// An honest node sent a message: what stands in it was verified.
-    pub(crate) fn sent(
-        &mut self,
-        node: usize,
-        message: &Message,
-        epochs: &BTreeMap<EpochNumber, Manifest>,
-    ) -> Result<(), Violation> {
+    pub(crate) fn sent(&mut self, node: usize, message: &Message, epochs: &Epochs) -> Result<(), Violation> {
         match message {
             Message::Engine { identity, statements, .. } => statements
                 .iter()
                 .try_for_each(|signed| self.of_epoch(node, *identity, &signed.statement, epochs)),
-            Message::Prepare { identity, vote } => self.of_epoch(node, *identity, &vote.statement, epochs),
+            Message::Votes { identity, votes, .. } => {
+                votes.iter().try_for_each(|vote| self.of_epoch(node, *identity, &vote.statement, epochs))
+            }
+            Message::Abort { identity, abort, .. } => {
+                self.of_epoch(node, *identity, &abort.statement(), epochs)
+            }
             Message::Batches(batches) => {
                 for signed in batches {
                     let batch = &signed.batch;
-                    let manifest = epochs.get(&batch.number);
+                    let manifest = epochs.get(batch.number);
                     self.note(node, Scope::Number(batch.number), &batch.statement(batch.digest()), manifest)?;
                     for transaction in &batch.transactions {
                         if let Transaction::System(system) = transaction {
@@ -62,7 +63,7 @@ impl Signatures {
             SystemTransaction::Propose(signed) => signed.proposal.statement(signed.author),
             SystemTransaction::Withdraw(withdrawal) => withdrawal.statement(),
             // Signed with a key of a committee that may never come to be.
-            SystemTransaction::Ready(_) => return Ok(()),
+            SystemTransaction::Ready(_) | SystemTransaction::Open(_) => return Ok(()),
         };
         self.note(node, Scope::Number(number), &statement, manifest)
     }
@@ -72,10 +73,9 @@ impl Signatures {
         node: usize,
         identity: EpochIdentity,
         statement: &Statement,
-        epochs: &BTreeMap<EpochNumber, Manifest>,
+        epochs: &Epochs,
     ) -> Result<(), Violation> {
-        let manifest = epochs.values().rev().find(|manifest| manifest.identity() == identity);
-        self.note(node, Scope::Epoch(identity), statement, manifest)
+        self.note(node, Scope::Epoch(identity), statement, epochs.of(identity))
     }
 
     fn note(

@@ -11,9 +11,10 @@ use moult_core::io::{EngineRecord, EpochStart, Persist};
 use moult_sdk::engine::DurableRecord;
 use moult_store::{Store, StoreError, StoreOptions};
 use moult_types::block::link;
+use moult_types::phase::FinalityProof;
 use moult_types::{
     AuthorityIndex, Batch, Block, BlockRecord, Certificate, CommitIndex, Digest, EpochLimits, EpochNumber,
-    FaultModel, Finality, Follows, Genesis, GlobalIndex, HeldBatch, Manifest, ProposalId, PublicKey,
+    FaultModel, Finality, Follows, Genesis, GlobalIndex, HeldBatch, Manifest, ProposalId, PublicKey, Round,
     Signature, SignedBatch,
 };
 
@@ -39,6 +40,9 @@ pub fn guard() -> GuardState {
 
 pub fn ledger(global: u64) -> Ledger {
     Ledger {
+        identity: genesis().manifest.identity(),
+        commit: CommitIndex(global),
+        phase: 0,
         global: GlobalIndex(global),
         index: CommitIndex(global),
         hash: Digest::ZERO,
@@ -106,7 +110,13 @@ impl Chain {
         let batch = batch(global.0);
         let identity = self.start.manifest.identity();
         let index = CommitIndex(global.0 - self.start.base.0);
-        let block = Block { index, time_ms: 1000 + global.0, batches: vec![batch.digest], state_root: None };
+        let block = Block {
+            index,
+            time_ms: 1000 + global.0,
+            batches: vec![batch.digest],
+            state_root: None,
+            resumed: None,
+        };
         let parent = match self.blocks.last() {
             Some(last) if last.identity == identity => last.hash,
             _ => identity.digest(),
@@ -121,6 +131,7 @@ impl Chain {
     pub fn finality(&self, newly: usize) -> Persist {
         let last = self.blocks.last().expect("a block");
         let certificate = Certificate {
+            round: Round::Commit,
             identity: last.identity,
             index: last.block.index,
             hash: last.hash,
@@ -130,7 +141,7 @@ impl Chain {
         let batches = self.blocks.iter().rev().take(newly).flat_map(|b| b.block.batches.clone()).collect();
         Persist::Final {
             global: last.global,
-            certificate: Box::new(certificate),
+            proof: Box::new(FinalityProof::Committed(certificate)),
             ledger: Arc::new(ledger(last.global.0)),
             batches,
         }

@@ -73,7 +73,7 @@ async fn read(app: &App, from: u64, to: u64) -> Result<Vec<Block>, ApiError> {
     let store = app.shared.store.clone();
     let work = move || {
         let block = |global| match certified(&store, global) {
-            Ok(Some((record, certificate))) => Ok(convert::block(&record, &certificate)),
+            Ok(Some((record, proof))) => Ok(convert::block(&record, proof.certificate())),
             Ok(None) => Err(ApiError::unavailable(
                 "not-ready",
                 format!("block {global} is not in the store: this node fetches it from its peers"),

@@ -69,6 +69,7 @@ pub(super) fn proposal(request: proto::ProposeRequest) -> Result<ProposeBody, Ap
     };
     let committee: Vec<Member> = request.committee.into_iter().map(member).collect::<Result<_, _>>()?;
     Ok(ProposeBody {
+        fallbacks: None,
         modules: request.modules.into_iter().map(pin).collect::<Result<_, ApiError>>()?,
         committee: Some(committee).filter(|members| !members.is_empty()),
         fault_model,
@@ -100,6 +101,7 @@ fn limits(limits: proto::Limits) -> EpochLimits {
         client_idle_blocks: limits.client_idle_blocks,
         module_bytes_max: limits.module_bytes_max,
         graduate_after_blocks: limits.graduate_after_blocks,
+        stall_timeout_ms: limits.stall_timeout_ms.unwrap_or(EpochLimits::default().stall_timeout_ms),
     }
 }
 

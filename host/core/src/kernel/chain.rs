@@ -1,21 +1,17 @@
-//! The chain of an epoch above its last final block, and what makes blocks final.
+//! The chain of an epoch above its last final block, and the votes on it (K1, K2, K5).
 //!
-//! Here live the host's own votes: a *prepare* for block i says that its author holds the
-//! chain to i durably, and counts for every block below i on that chain. A quorum of them is
-//! a certificate; in a certified epoch only certified blocks are executed. No engine takes
-//! part in this, so none can fork the chain. In a graduated epoch blocks are executed as the
-//! engine orders them, a window ahead of their certificates at most. Nothing here signs or sends.
+//! Here live blocks that are held and not final, the votes of both rounds, and the certificates
+//! that are made of them. Nothing here signs, sends or asks for anything, and no engine takes
+//! part. In a certified epoch only final blocks are executed; in a graduated one blocks are
+//! executed as the engine orders them, a window ahead of the last final one at most.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use moult_crypto::Keyring;
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest, Stake};
-use moult_types::block::{link, prepare_statement};
 use moult_types::{
-    BlockRecord, Certificate, CertificateVote, Committee, EpochIdentity, HeldBatch, Scope, Signature,
+    BlockRecord, Certificate, CertificateVote, Committee, EpochIdentity, HeldBatch, Round, Signature,
 };
-use thiserror::Error;
 
 /// A block above the last final one, with its payloads.
 #[derive(Clone, Debug)]
@@ -28,68 +24,8 @@ pub struct HeldBlock {
     pub ordered_at_ms: Option<u64>,
 }
 
-/// Why a certificate proves nothing.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum CertificateError {
-    #[error("it is of another epoch")]
-    OtherEpoch,
-    #[error("its authors do not rise strictly")]
-    Authors,
-    #[error("a vote lies below the certified index or above its bodies")]
-    Index,
-    #[error("a signature of authority {} does not verify", .0.0)]
-    Signature(AuthorityIndex),
-    #[error("its votes hold stake {have}, a quorum is {need}")]
-    Quorum { have: Stake, need: Stake },
-    #[error("it carries {0} bodies, more than the window allows")]
-    Bodies(usize),
-}
-
-/// Checks a certificate: votes of a quorum, each on a chain through the certified block.
-/// It proves nothing above its index.
-///
-/// # Errors
-/// Why it proves nothing.
-pub fn check_certificate(
-    certificate: &Certificate,
-    identity: EpochIdentity,
-    committee: &Committee,
-    keyring: &Keyring,
-    window_blocks: u64,
-) -> Result<(), CertificateError> {
-    if certificate.identity != identity {
-        return Err(CertificateError::OtherEpoch);
-    }
-    if certificate.bodies.len() as u64 > window_blocks {
-        return Err(CertificateError::Bodies(certificate.bodies.len()));
-    }
-    let mut hashes = vec![certificate.hash];
-    for body in &certificate.bodies {
-        hashes.push(link(hashes[hashes.len() - 1], *body));
-    }
-    let mut have: Stake = 0;
-    let mut last: Option<AuthorityIndex> = None;
-    for vote in &certificate.votes {
-        if last.is_some_and(|last| last >= vote.author) {
-            return Err(CertificateError::Authors);
-        }
-        last = Some(vote.author);
-        let above = vote.index.0.checked_sub(certificate.index.0).ok_or(CertificateError::Index)?;
-        let hash =
-            usize::try_from(above).ok().and_then(|above| hashes.get(above)).ok_or(CertificateError::Index)?;
-        keyring
-            .verify(
-                Scope::Epoch(identity),
-                &prepare_statement(vote.author, vote.index, *hash),
-                &vote.signature,
-            )
-            .map_err(|_| CertificateError::Signature(vote.author))?;
-        have += committee.stake(vote.author);
-    }
-    let need = committee.quorum();
-    if have < need { Err(CertificateError::Quorum { have, need }) } else { Ok(()) }
-}
+/// An author's votes of one round that are not void: by index, with hash and signature.
+type Votes = BTreeMap<CommitIndex, (Digest, Signature)>;
 
 /// Blocks above the last final one and the votes on them.
 #[derive(Debug)]
@@ -101,7 +37,7 @@ pub struct Finality {
     /// The last block handed to execution: the last final one, or one above it.
     executed: CommitIndex,
     blocks: BTreeMap<CommitIndex, HeldBlock>,
-    votes: BTreeMap<AuthorityIndex, BTreeMap<CommitIndex, (Digest, Signature)>>,
+    votes: BTreeMap<(Round, AuthorityIndex), Votes>,
     /// A bug planted for the simulator.
     #[cfg(feature = "planted")]
     pub is_short_of_quorum: bool,
@@ -136,6 +72,16 @@ impl Finality {
     /// The last final index.
     pub fn last_final(&self) -> CommitIndex {
         self.last_final
+    }
+
+    /// The epoch, in its phase.
+    pub fn identity(&self) -> EpochIdentity {
+        self.identity
+    }
+
+    /// The hash of the last final block; of the epoch itself before the first.
+    pub fn last_hash(&self) -> Digest {
+        self.last_hash
     }
 
     /// The last block handed to execution: the last final one, or one above it.
@@ -188,10 +134,11 @@ impl Finality {
         !self.blocks.split_off(&index.next()).is_empty()
     }
 
-    /// Takes a verified prepare. Votes on blocks not held yet are kept and count once their
-    /// block is there; at most a window of them an author.
+    /// Takes a verified vote (K5). One on a block that is not held yet is kept and counts once
+    /// that block is there; at most a window of them an author and round.
     pub fn add_vote(
         &mut self,
+        round: Round,
         author: AuthorityIndex,
         index: CommitIndex,
         hash: Digest,
@@ -200,41 +147,48 @@ impl Finality {
         if index <= self.last_final {
             return;
         }
-        let votes = self.votes.entry(author).or_default();
+        let votes = self.votes.entry((round, author)).or_default();
         votes.insert(index, (hash, signature));
         while votes.len() as u64 > self.window_blocks {
             votes.pop_first();
         }
     }
 
-    /// The highest block above the last final one that a quorum's votes lie on, with its
-    /// certificate.
-    pub fn certifiable(&self, committee: &Committee) -> Option<Certificate> {
-        let linked = |votes: &BTreeMap<CommitIndex, (Digest, Signature)>| {
-            votes
-                .iter()
-                .rev()
-                .find(|(index, (hash, _))| self.block_hash(**index) == Some(*hash))
-                .map(|(index, _)| *index)
+    /// The highest block above `above` and the last final one that a quorum's votes of a round
+    /// lie on, with its certificate.
+    pub fn certifiable(
+        &self,
+        round: Round,
+        above: CommitIndex,
+        committee: &Committee,
+    ) -> Option<Certificate> {
+        let linked = |(_, votes): (_, &Votes)| {
+            let mut votes = votes.range(above.next()..).rev();
+            votes.find(|(index, (hash, _))| self.block_hash(**index) == Some(*hash)).map(|(index, _)| *index)
         };
-        let mut tops: Vec<CommitIndex> = self.votes.values().filter_map(linked).collect();
+        let mut tops: Vec<CommitIndex> = self.votes_of(round).filter_map(linked).collect();
         tops.sort_unstable_by(|a, b| b.cmp(a));
         tops.dedup();
-        tops.into_iter().find_map(|index| self.certificate(index, committee))
+        tops.into_iter().find_map(|index| self.certificate(round, index, committee))
+    }
+
+    fn votes_of(&self, round: Round) -> impl Iterator<Item = (AuthorityIndex, &Votes)> {
+        let range = (round, AuthorityIndex(0))..=(round, AuthorityIndex(u32::MAX));
+        self.votes.range(range).map(|((_, author), votes)| (*author, votes))
     }
 
     /// For each author its lowest linked vote from `index` on: the fewest bodies. A vote
     /// further up than a window cannot be shown with so few bodies; it counts for a block
     /// that is nearer to it.
-    fn certificate(&self, index: CommitIndex, committee: &Committee) -> Option<Certificate> {
+    fn certificate(&self, round: Round, index: CommitIndex, committee: &Committee) -> Option<Certificate> {
         let window = index..=CommitIndex(index.0 + self.window_blocks);
-        let lowest = |(author, votes): (&AuthorityIndex, &BTreeMap<CommitIndex, (Digest, Signature)>)| {
+        let lowest = |(author, votes): (AuthorityIndex, &Votes)| {
             let mut linked =
                 votes.range(window.clone()).filter(|(at, (hash, _))| self.block_hash(**at) == Some(*hash));
             let (at, (_, signature)) = linked.next()?;
-            Some(CertificateVote { author: *author, index: *at, signature: *signature })
+            Some(CertificateVote { author, index: *at, signature: *signature })
         };
-        let votes: Vec<CertificateVote> = self.votes.iter().filter_map(lowest).collect();
+        let votes: Vec<CertificateVote> = self.votes_of(round).filter_map(lowest).collect();
         let stake: Stake = votes.iter().map(|vote| committee.stake(vote.author)).sum();
         #[cfg(feature = "planted")]
         let stake = if self.is_counting_heads {
@@ -249,7 +203,7 @@ impl Finality {
         let above = (std::ops::Bound::Excluded(index), std::ops::Bound::Included(highest));
         let bodies = self.blocks.range(above).map(|(_, held)| held.record.block.body()).collect();
         let hash = self.block_hash(index).unwrap_or(self.last_hash);
-        Some(Certificate { identity: self.identity, index, hash, votes, bodies })
+        Some(Certificate { round, identity: self.identity, index, hash, votes, bodies })
     }
 
     fn quorum(&self, committee: &Committee) -> Stake {
