@@ -107,10 +107,7 @@ impl Replica {
             }
             return;
         }
-        let is_behind = state.epoch >= number;
-        #[cfg(feature = "planted")]
-        let is_behind = is_behind && !(self.has(super::Planted::GuardGoesBack) && !self.guard.is_enabled());
-        if is_behind {
+        if state.epoch >= number {
             // Also where nothing is signed anyway: a node that gets its chain back from peers goes
             // through epochs that its guard has left.
             if self.guard.is_enabled() {

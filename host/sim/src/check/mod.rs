@@ -133,6 +133,10 @@ impl Checks {
             return Ok(());
         }
         if let Message::Prepare { identity, vote } = message {
+            if nodes[node].disk.is_replaced() {
+                let what = format!("node {node} prepares {}", vote.statement.slot.a);
+                return Err(Violation::new("a replaced store signs nothing", what));
+            }
             self.barrier.prepare(node, *identity, vote.statement.slot.a)?;
             self.certificates.made(*identity, vote);
         }
