@@ -29,7 +29,7 @@ const INSTANCES_A_THREAD: u32 = 64;
 /// One seed of so many is run twice: the two must not differ in anything.
 const TWICE_EVERY: u64 = 20;
 /// Fewer seeds need not have used every kind of fault.
-const ENOUGH_SEEDS: u64 = 100;
+const ENOUGH_SEEDS: u64 = 300;
 /// At most this often a line about how far it is.
 const BETWEEN_LINES: Duration = Duration::from_secs(2);
 
@@ -60,6 +60,10 @@ pub(crate) struct Args {
     /// Of the faults that come one by one, only the first so many.
     #[arg(long, value_name = "N")]
     faults_max: Option<u64>,
+    /// Virtual time within which everything must have come to rest after the faults [default:
+    /// the plan's].
+    #[arg(long, value_name = "MS")]
+    calm_ms: Option<u64>,
     /// Show everything that happens, on standard error; with `--seed`.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -137,6 +141,7 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
         plan.leave_out(name);
     }
     plan.faults_max = args.faults_max;
+    plan.calm_ms = args.calm_ms.unwrap_or(plan.calm_ms);
     Ok(plan)
 }
 
@@ -308,6 +313,9 @@ impl Campaign<'_> {
         for name in self.args.without.iter().map(String::as_str).chain(without.iter().copied()) {
             command.push_str(" --without ");
             command.push_str(name);
+        }
+        if let Some(ms) = self.args.calm_ms {
+            command.push_str(&format!(" --calm-ms {ms}"));
         }
         if let Some(max) = plan.faults_max {
             command.push_str(&format!(" --faults-max {max}"));

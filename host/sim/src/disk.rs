@@ -157,6 +157,7 @@ impl Disk {
 
     /// Everything that was to be synced is gone: a bug to plant.
     pub(crate) fn forget_unsynced(&mut self) {
+        self.unsynced.clear();
         self.guard_waiting.clear();
         self.guard_written.clear();
     }
@@ -212,7 +213,7 @@ impl Disk {
 
     /// The store is synced up to a mark; the guard's updates up to it are written.
     pub(crate) fn sync_store(&mut self, mark: (usize, usize)) -> Result<(), String> {
-        for op in self.unsynced.drain(..mark.0) {
+        for op in self.unsynced.drain(..mark.0.min(self.unsynced.len())) {
             self.synced.apply(&op)?;
         }
         let waiting = self.guard_waiting.len();

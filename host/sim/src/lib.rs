@@ -4,7 +4,7 @@
 //!
 //! The shell's duties are done as the node does them: what a step makes durable is synced
 //! before anything of it is released, and a process that starts knows nothing but its disk.
-//! [`run_seed`] is the whole interface; one seed always gives one run.
+//! [`run`] is the whole interface, [`minimise`] makes a failing run smaller; one seed always gives one run.
 
 mod byzantine;
 mod calm;

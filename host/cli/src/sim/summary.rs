@@ -61,7 +61,7 @@ impl Summary {
             "faults": self.total.faults,
             "changes": self.total.changes,
             "never_happened": unused,
-            "cpu_ms": self.ms,
+            "run_ms": self.ms,
             "seconds": seconds,
         })
     }

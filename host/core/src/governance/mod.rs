@@ -420,10 +420,6 @@ impl Ledger {
 
     /// At most one proposal of an epoch number can win: the first whose quorum is final.
     fn supersede_rivals(&mut self, winner: ProposalId, at: (CommitIndex, u64)) -> Vec<ProposalId> {
-        #[cfg(feature = "planted")]
-        if self.planted == Some(Planted::RivalsSurvive) {
-            return vec![winner];
-        }
         for record in self.open.values_mut().filter(|record| record.id != winner && record.state.is_open()) {
             record.state = ProposalState::Superseded;
             record.changed = at;

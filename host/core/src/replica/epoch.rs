@@ -113,10 +113,7 @@ impl Replica {
         self.voting = Voting::begin(identity);
         // Never back, also where nothing is signed anyway: a node that gets its chain back from
         // peers goes through epochs and phases that its guard has left.
-        let is_behind = state.epoch < number;
-        #[cfg(feature = "planted")]
-        let is_behind = is_behind || (self.has(super::Planted::GuardGoesBack) && !self.guard.is_enabled());
-        if is_behind {
+        if state.epoch < number {
             self.note_guard(GuardUpdate::Epoch { number, identity: self.epoch.first });
         }
         // Where the store was synced and the guard was not: nothing was signed in the phase.

@@ -55,16 +55,12 @@ pub enum Planted {
     BarrierFromGossip,
     /// A change is scheduled as soon as it is approved.
     WithoutReadiness,
-    /// A proposal whose rival was approved stays open.
-    RivalsSurvive,
     /// Batches that are not final at the end of an epoch are dropped.
     PendingDropped,
     /// Reads are placed at this node's last final block; nobody is asked.
     ReadsUnasked,
     /// The start count is not raised.
     StartCountKept,
-    /// The guard of a node that gets its chain back from peers follows it through old epochs.
-    GuardGoesBack,
     /// A commit leaves although its certificate is not durable.
     CommitWithoutCertificate,
     /// An abort claims nothing, whatever was committed to.

@@ -182,6 +182,11 @@ impl Checks {
         if nodes[node].byzantine {
             return Ok(());
         }
+        let is_replaced = nodes[node].disk.is_replaced();
+        if is_replaced && matches!(message, Message::Votes { .. } | Message::Abort { .. }) {
+            let what = format!("node {node} votes");
+            return Err(Violation::new("a replaced store signs nothing", what));
+        }
         if let Message::Votes { identity, votes, certificate } = message {
             for vote in votes {
                 self.barrier.vote(node, *identity, vote.statement.slot.a)?;
