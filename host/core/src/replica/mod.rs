@@ -161,8 +161,10 @@ impl Replica {
             replica.out.durable.push(Persist::Epoch { start, expired: Vec::new(), ledger });
         }
         replica.enter_guard_epoch();
-        let count = replica.guard.state().start_count + 1;
-        replica.note_guard(GuardUpdate::Started { count });
+        // Above whatever is on disk: a batch of a start may be there whose count was not synced.
+        let own = recovery.batches.iter().filter(|batch| replica.made(batch, recovery.former.as_ref()));
+        let known = own.map(|batch| batch.batch().start).fold(replica.guard.state().start_count, u64::max);
+        replica.note_guard(GuardUpdate::Started { count: known.saturating_add(1) });
         for batch in recovery.batches {
             if replica.made(&batch, recovery.former.as_ref()) {
                 let transactions = batch.batch().transactions.len();

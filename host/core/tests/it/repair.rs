@@ -2,6 +2,7 @@
 //! chain back, the guard forgets nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use moult_core::io::{Effect, Input, Persist, Target};
 use moult_crypto::Signer;
@@ -41,6 +42,22 @@ fn a_guard_ahead_of_its_store_never_goes_back() {
     let after = node.replica.guard_state();
     assert_eq!((after.epoch, after.identity, after.prepared), (3, later, before.prepared));
     assert_eq!((&after.slots, after.final_mark), (&before.slots, before.final_mark));
+}
+
+/// A crash kept a batch of this node's in the store and not the count of the start that made it:
+/// the next start gives that number to no other batch.
+#[test]
+fn a_start_counts_above_the_batches_on_disk() {
+    let manifest = manifest(&[1, 1, 1, 1]);
+    let mut found = recovery(&manifest);
+    let left = HeldBatch::new(SignedBatch {
+        batch: Batch { start: 6, ..batch(&manifest, 0, 1, 1, Vec::new()).signed.batch.clone() },
+        signature: Signature([0; 64]),
+    });
+    found.guard.start_count = 5;
+    found.batches = vec![Arc::new(left)];
+    let node = Node::recovered(found, manifest, |_| {});
+    assert_eq!(node.replica.guard_state().start_count, 7);
 }
 
 /// Peers 1 to 3 are ahead; returns whom the node asks for blocks in six rounds.
