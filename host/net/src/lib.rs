@@ -11,8 +11,8 @@
 //! raw public keys (RFC 7250) the whole "certificate" is 44 bytes of which 12 are constant,
 //! compared as bytes; key and identity cannot differ.
 //!
-//! # The protocol, `moult/1`
-//! * TLS 1.3 only, ALPN `moult/1`, mutual authentication by raw ed25519 keys. No resumption,
+//! # The protocol, `moult/2`
+//! * TLS 1.3 only, ALPN `moult/2`, mutual authentication by raw ed25519 keys. No resumption,
 //!   no 0-RTT, no tokens across connections: a key taken off the list is out at once.
 //! * Each side opens three unidirectional streams, one a [`Class`]; the first two bytes are
 //!   the class and the version, then frames follow: a big-endian `u32` length and as many
@@ -61,7 +61,7 @@ pub use network::{BoxFuture, Handler, NetConfig, Network, PeerEvent, PeerInfo, S
 pub use stats::StatsSnapshot;
 
 /// What both ends must name in the handshake.
-pub const ALPN: &[u8] = b"moult/1";
+pub const ALPN: &[u8] = b"moult/2";
 
 /// Version of the framing, the second byte of each stream.
 pub const STREAM_VERSION: u8 = 1;

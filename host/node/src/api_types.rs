@@ -146,8 +146,27 @@ pub struct BlockBody {
     pub batches: Vec<String>,
     /// In the first block of an epoch: the state root at the barrier.
     pub state_root: Option<String>,
-    /// Proof that a quorum holds it.
+    /// In a block of a fallback: where its chain goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<ResumedBody>,
+    /// Proof that it is final. Where the last block of a phase that was aborted is above it, that
+    /// of the block of the fallback which goes on from there.
     pub certificate: CertificateBody,
+}
+
+/// Where the chain of a fallback goes on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ResumedBody {
+    /// Index of the resume block; it and those before it are not executed.
+    pub at: u64,
+    /// Identity of the phase of the block that is gone on from.
+    pub identity: String,
+    /// Its index there.
+    pub index: u64,
+    /// Its hash.
+    pub hash: String,
+    /// Its position over all epochs.
+    pub global_exec_index: u64,
 }
 
 /// A certificate.

@@ -54,16 +54,16 @@ pub enum StoreError {
         /// Where.
         path: PathBuf,
     },
-    /// Written by a newer program.
+    /// Written by another version of the program.
     #[error(
-        "{path} has format {found}, written by a newer version; this version knows formats up to {supported}: install the newer version"
+        "{path} has format {found}; this version reads format {supported}: use the version that wrote it"
     )]
-    NewerFormat {
+    OtherFormat {
         /// Where.
         path: PathBuf,
         /// The format found.
         found: u32,
-        /// The newest known here.
+        /// The one known here.
         supported: u32,
     },
     /// The directory of another chain.

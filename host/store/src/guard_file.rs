@@ -72,11 +72,11 @@ pub enum GuardFileError {
         /// The key asked for.
         expected: PublicKey,
     },
-    /// Written by a newer program.
+    /// Written by another version of the program.
     #[error(
-        "the signer guard {path} has format {found}; this version knows formats up to {FORMAT}: install the newer version"
+        "the signer guard {path} has format {found}; this version reads format {FORMAT}: use the version that wrote it"
     )]
-    Newer {
+    OtherFormat {
         /// Where.
         path: PathBuf,
         /// The format found.
@@ -350,7 +350,7 @@ fn read_image(path: &Path) -> Result<Image, GuardFileError> {
     }
     let bytes = std::fs::read(path).map_err(|e| failed(path, "read", e))?;
     decode_image(&bytes).map_err(|e| match e {
-        ImageError::Newer(found) => GuardFileError::Newer { path: path.to_owned(), found },
+        ImageError::OtherFormat(found) => GuardFileError::OtherFormat { path: path.to_owned(), found },
         ImageError::Damaged(reason) => corrupt(reason),
     })
 }

@@ -307,15 +307,17 @@ fn what_is_not_this_nodes_is_refused_by_name() {
     assert!(open(CHAIN, KEY).is_ok());
 
     let mut bytes = std::fs::read(&path).expect("readable");
-    // A record of a newer format, correctly hashed, in the free slot (the number 1 is in B).
-    let mut record = bytes[SLOT_BYTES..SLOT_BYTES + 512].to_vec();
-    record[8..12].copy_from_slice(&7_u32.to_le_bytes());
-    let body = u32::from_le_bytes([record[12], record[13], record[14], record[15]]) as usize;
-    let hash = blake3::hash(&record[..16 + body]);
-    record[16 + body..48 + body].copy_from_slice(hash.as_bytes());
-    bytes[..512].copy_from_slice(&record);
-    std::fs::write(&path, &bytes).expect("written");
-    assert!(matches!(open(CHAIN, KEY), Err(GuardFileError::Newer { found: 7, .. })));
+    // A record of another format, correctly hashed, in the free slot (the number 1 is in B).
+    for other in [1_u32, 7] {
+        let mut record = bytes[SLOT_BYTES..SLOT_BYTES + 512].to_vec();
+        record[8..12].copy_from_slice(&other.to_le_bytes());
+        let body = u32::from_le_bytes([record[12], record[13], record[14], record[15]]) as usize;
+        let hash = blake3::hash(&record[..16 + body]);
+        record[16 + body..48 + body].copy_from_slice(hash.as_bytes());
+        bytes[..512].copy_from_slice(&record);
+        std::fs::write(&path, &bytes).expect("written");
+        assert!(matches!(open(CHAIN, KEY), Err(GuardFileError::OtherFormat { found, .. }) if found == other));
+    }
     std::fs::write(&path, b"").expect("written");
     assert!(matches!(open(CHAIN, KEY), Err(GuardFileError::Corrupt { .. })));
 }

@@ -36,8 +36,8 @@ use moult_core::guard::GuardState;
 use moult_core::io::GuardUpdate;
 use moult_types::{ChainId, CommitIndex, Digest, GlobalIndex, PublicKey};
 
-/// The newest format this program reads and the one it writes.
-pub(crate) const FORMAT: u32 = 1;
+/// The format that this program reads and writes.
+pub(crate) const FORMAT: u32 = 2;
 /// Slots have a page each, so that the write of one cannot tear the other.
 pub(crate) const SLOT_BYTES: usize = 4096;
 /// Where the log begins within a half.
@@ -112,7 +112,7 @@ impl Image {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ImageError {
     /// Of a format that this program does not know.
-    Newer(u32),
+    OtherFormat(u32),
     /// No record is left whose log is whole.
     Damaged(String),
 }
@@ -167,8 +167,8 @@ impl Record {
         if magic != MAGIC || blake3::hash(hashed).as_bytes() != hash {
             return Ok(None);
         }
-        if format > FORMAT {
-            return Err(ImageError::Newer(format));
+        if format != FORMAT {
+            return Err(ImageError::OtherFormat(format));
         }
         moult_types::decode(body).map(Some).map_err(|e| ImageError::Damaged(e.to_string()))
     }
@@ -210,11 +210,11 @@ pub(crate) fn half_bytes(capacity: u64) -> u64 {
 /// Reads an image: the newest record whose log is whole, from either half.
 ///
 /// # Errors
-/// No record is left with its log, or a newer program wrote the file.
+/// No record is left with its log, or another version of the program wrote the file.
 pub fn decode_image(bytes: &[u8]) -> Result<Image, ImageError> {
     let half_bytes = bytes.len() / 2;
     let mut found: Vec<(Record, &[u8])> = Vec::with_capacity(4);
-    let mut newer = None;
+    let mut other = None;
     for half in 0..2_u8 {
         let start = usize::from(half) * half_bytes;
         let Some(image) = bytes.get(start..start + half_bytes) else { continue };
@@ -225,13 +225,13 @@ pub fn decode_image(bytes: &[u8]) -> Result<Image, ImageError> {
                     found.push((record, image))
                 }
                 Ok(_) => {}
-                Err(ImageError::Newer(format)) => newer = Some(format),
+                Err(ImageError::OtherFormat(format)) => other = Some(format),
                 Err(ImageError::Damaged(_)) => {}
             }
         }
     }
-    if let Some(format) = newer {
-        return Err(ImageError::Newer(format));
+    if let Some(format) = other {
+        return Err(ImageError::OtherFormat(format));
     }
     let records = found.len();
     found.sort_by_key(|(record, _)| std::cmp::Reverse(record.sequence));

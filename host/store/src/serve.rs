@@ -79,7 +79,8 @@ impl Store {
     /// A stretch of final blocks of one phase for a peer that knows the block before `from` as
     /// of this epoch and phase: with their batches and a proof, until `bytes_max` is exceeded; at
     /// least one block, unless a fallback resumed right there. `None` where nothing is final at
-    /// `from`.
+    /// `from`. It ends where a proof is near enough: a certificate with more bodies than the
+    /// epoch's window is none. Where no block within `bytes_max` has one, it is longer.
     ///
     /// # Errors
     /// The disk, a damaged record, a batch that is missing.
@@ -98,6 +99,8 @@ impl Store {
         let last = self.last_final()?;
         let (mut blocks, mut batches): (Vec<BlockRecord>, Vec<SignedBatch>) = (Vec::new(), Vec::new());
         let (mut seen, mut bytes) = (BTreeSet::new(), 0);
+        // As many of the blocks and batches as have a proof; the last certificate looked at.
+        let (mut provable, mut above, mut window) = ((0, 0), None, 0);
         for entry in self.tables.numbered::<BlockRecord>(Table::Blocks, from.0) {
             let (_, record) = entry?;
             let other_epoch = blocks.first().is_some_and(|first| first.identity != record.identity);
@@ -115,12 +118,21 @@ impl Store {
                 }
             }
             bytes += size;
-            if bytes > bytes_max && !blocks.is_empty() {
+            if bytes > bytes_max && provable.0 > 0 {
                 break;
             }
+            if blocks.is_empty() {
+                window = self.epoch(record.epoch)?.map_or(0, |start| start.manifest.limits.window_blocks);
+            }
+            let is_provable = self.is_provable(&record, window, &mut above)?;
             blocks.push(record);
             batches.append(&mut new);
+            if is_provable {
+                provable = (blocks.len(), batches.len());
+            }
         }
+        blocks.truncate(provable.0);
+        batches.truncate(provable.1);
         let Some(top) = blocks.last() else { return Ok(None) };
         let Some(proof) = self.proof_for(top)? else { return Ok(None) };
         Ok(Some(Blocks { blocks, batches, proof }))
@@ -148,14 +160,14 @@ impl Store {
             for digest in &record.block.batches {
                 bytes += self.tables.size(Table::Batches, &digest.0)?.unwrap_or(0);
             }
-            let certificate =
-                self.tables.get::<Certificate>(Table::Certificates, &number_key(record.global.0))?;
+            let proof =
+                self.tables.get::<FinalityProof>(Table::Certificates, &number_key(record.global.0))?;
             blocks.push(record);
-            if let Some(certificate) = certificate {
-                certified = Some((blocks.len(), certificate));
+            if let Some(proof) = proof {
+                certified = Some((blocks.len(), proof));
             }
         }
-        let Some((count, certificate)) = certified else { return Ok(None) };
+        let Some((count, proof)) = certified else { return Ok(None) };
         blocks.truncate(count);
         let mut batches = Vec::new();
         let mut seen = BTreeSet::new();
@@ -166,7 +178,28 @@ impl Store {
                 batches.push(held.ok_or_else(missing)?.signed);
             }
         }
-        Ok(Some(Blocks { blocks, batches, certificate }))
+        Ok(Some(Blocks { blocks, batches, proof }))
+    }
+
+    /// Whether the proof stored at or above a final block is near enough to prove it; `above`
+    /// keeps that proof's position and bodies (`None`: any block below) from call to call.
+    fn is_provable(
+        &self,
+        block: &BlockRecord,
+        window: u64,
+        above: &mut Option<(GlobalIndex, Option<usize>)>,
+    ) -> Result<bool, StoreError> {
+        if above.is_none_or(|(at, _)| at < block.global) {
+            let found = self.tables.numbered::<FinalityProof>(Table::Certificates, block.global.0).next();
+            let Some((at, proof)) = found.transpose()? else { return Ok(false) };
+            let bodies = match proof {
+                FinalityProof::Committed(certificate) => Some(certificate.bodies.len()),
+                FinalityProof::Resumed { .. } => None,
+            };
+            *above = Some((GlobalIndex(at), bodies));
+        }
+        let Some((at, Some(bodies))) = *above else { return Ok(true) };
+        Ok(at.0 - block.global.0 + bodies as u64 <= window)
     }
 
     /// A batch as it is encoded on the wire. Not checked against its digest here: whoever

@@ -12,7 +12,7 @@ use crate::tables::{Changes, Table, Tables, unseal};
 use crate::write::StoreWriter;
 
 /// The newest format this program reads and the one it writes.
-pub const STORE_FORMAT: u32 = 1;
+pub const STORE_FORMAT: u32 = 2;
 
 pub(crate) const META_HEADER: &[u8] = b"header";
 pub(crate) const META_GENESIS: &[u8] = b"genesis";
@@ -145,8 +145,8 @@ impl Store {
             return Err(StoreError::corrupt(dir, "the store's header", "it is short"));
         };
         let found = u32::from_le_bytes(*format);
-        if found > STORE_FORMAT {
-            return Err(StoreError::NewerFormat { path: dir.to_owned(), found, supported: STORE_FORMAT });
+        if found != STORE_FORMAT {
+            return Err(StoreError::OtherFormat { path: dir.to_owned(), found, supported: STORE_FORMAT });
         }
         let header: Header = unseal(Table::Meta, META_HEADER, sealed)
             .map_err(|e| StoreError::corrupt(dir, "the store's header", e))?;

@@ -10,6 +10,7 @@ use moult_core::io::{GuardUpdate, Persist, PhaseProof, PhaseRecord};
 use moult_store::{
     Applied, DirLock, DurableLog, GuardCheck, GuardFile, Loaded, Sink, Store, StoreError, StoreOptions,
 };
+use moult_types::message::Blocks;
 use moult_types::phase::{Bundle, FinalityProof, Point, Resumed, Resumption, fallback_identity};
 use moult_types::state::StateReader;
 use moult_types::{
@@ -279,6 +280,35 @@ fn peers_are_served_stretches_with_certificates_of_any_block() {
     assert_eq!(store.proof_for(&chain.blocks[8]).expect("read"), None);
 }
 
+/// Whoever got its blocks in one piece has one certificate for them: further below than a window
+/// it proves nothing, so a stretch for others does not end there.
+#[test]
+fn a_stretch_ends_where_a_certificate_is_near() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut chain = Chain::new();
+    let window = chain.start.manifest.limits.window_blocks;
+    let store = create(dir.path());
+    let mut writes: Vec<Persist> = (0..3).flat_map(|_| ordered(&mut chain)).collect();
+    writes.push(chain.finality(3));
+    let far = 3 + 2 * window;
+    writes.extend((3..far).flat_map(|_| ordered(&mut chain)));
+    writes.push(chain.finality(2 * window as usize));
+    commit(&store, &writes);
+    let first_blocks = |from, bytes_max| {
+        let found = store.stretch(GlobalIndex(from), (EpochNumber(0), 0), bytes_max).expect("read");
+        let Blocks { blocks, batches, proof } = found.expect("final");
+        assert!(proof.certificate().bodies.len() as u64 <= window);
+        assert_eq!((blocks.first().map(|b| b.global.0), batches.len()), (Some(from), blocks.len()));
+        blocks.len() as u64
+    };
+    // Back to the last near certificate; if there is none, on to the next.
+    let block_bytes = 400;
+    assert_eq!(first_blocks(1, 10 * block_bytes), 3);
+    assert_eq!(first_blocks(4, 10 * block_bytes), window);
+    assert_eq!(first_blocks(far - 1, 1), 1);
+    assert_eq!(first_blocks(1, usize::MAX), far);
+}
+
 #[test]
 fn audits_are_served_stretches_that_end_where_certificates_are() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -319,14 +349,18 @@ fn a_directory_of_another_chain_node_or_version_is_refused_by_name() {
     let other = PublicKey([9; 32]);
     assert!(matches!(as_other(chain, other), Err(StoreError::OtherNode { found: NODE, .. })));
 
-    {
+    // An older one and a newer one.
+    for other in [1, 9] {
         let db = fjall::Database::builder(dir.path().join("db")).open().expect("opened");
         let meta = db.keyspace("meta", fjall::KeyspaceCreateOptions::default).expect("opened");
         let mut header = meta.get("header").expect("read").expect("there").to_vec();
-        header[0] = 9;
+        header[0] = other;
         meta.insert("header", header).expect("written");
+        drop((meta, db));
+        let refused = open(dir.path()).map(|_| ());
+        let is_named = |e: &StoreError| matches!(e, StoreError::OtherFormat { found, supported: 2, .. } if *found == u32::from(other));
+        assert!(refused.as_ref().is_err_and(is_named), "{refused:?}");
     }
-    assert!(matches!(open(dir.path()), Err(StoreError::NewerFormat { found: 9, supported: 1, .. })));
 }
 
 #[test]

@@ -163,7 +163,10 @@ impl Replica {
             replica.out.durable.push(Persist::Epoch { start, expired: Vec::new(), ledger });
         }
         replica.enter_guard_epoch();
-        let count = replica.guard.state().start_count + 1;
+        // Above whatever is on disk: a batch of a start may be there whose count was not synced.
+        let own = recovery.batches.iter().filter(|batch| replica.made(batch, recovery.former.as_ref()));
+        let known = own.map(|batch| batch.batch().start).fold(replica.guard.state().start_count, u64::max);
+        let count = known.saturating_add(1);
         #[cfg(feature = "planted")]
         let count = if replica.has(Planted::StartCountKept) { 1 } else { count };
         replica.note_guard(GuardUpdate::Started { count });

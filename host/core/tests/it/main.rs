@@ -9,4 +9,5 @@ mod graduated;
 mod phases;
 mod repair;
 mod replica;
+mod rollback;
 mod support;

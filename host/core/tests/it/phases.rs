@@ -14,7 +14,7 @@ use crate::replica::{Node, Scripted, batches, recovery, votes};
 use crate::support::*;
 
 /// What the kernel judges by: a committee, and the first identity.
-struct Epoch {
+pub(crate) struct Epoch {
     manifest: Manifest,
     committee: Committee,
     keyring: Keyring,
@@ -22,7 +22,10 @@ struct Epoch {
 
 impl Epoch {
     fn new(stakes: &[u64]) -> Self {
-        let manifest = manifest(stakes);
+        Self::of(manifest(stakes))
+    }
+
+    pub(crate) fn of(manifest: Manifest) -> Self {
         let committee = manifest.committee().expect("valid");
         let keyring = keyring(&manifest);
         Self { manifest, committee, keyring }
@@ -55,7 +58,7 @@ impl Epoch {
         (CommitIndex(0), self.identity(phase).digest())
     }
 
-    fn certificate(
+    pub(crate) fn certificate(
         &self,
         round: Round,
         phase: Phase,
@@ -227,7 +230,7 @@ fn nested_aborts_go_down_to_the_phase_that_resumed() {
 
 const TIMEOUT_MS: u64 = 1000;
 
-fn with_fallback() -> Manifest {
+pub(crate) fn with_fallback() -> Manifest {
     let mut manifest = manifest(&[1, 1, 1, 1]);
     manifest.fallbacks = vec![ModulePin { hash: ModuleHash([9; 32]), config: Vec::new() }];
     manifest.limits.stall_timeout_ms = TIMEOUT_MS;
@@ -239,7 +242,7 @@ fn node() -> Node {
     Node::recovered(recovery(&manifest), manifest, |_| {})
 }
 
-fn sent(step: &Step) -> impl Iterator<Item = &Message> {
+pub(crate) fn sent(step: &Step) -> impl Iterator<Item = &Message> {
     step.release.iter().filter_map(|effect| match effect {
         Effect::Send { message, .. } => Some(message.as_ref()),
         _ => None,
@@ -260,7 +263,7 @@ fn status() -> Message {
 
 /// Time passes; `heard` say every now and then that they are there, and that a batch they are
 /// asked about waits with them too. All that the node did.
-fn elapse(node: &mut Node, ms: u64, heard: &[u8], hold: bool) -> Vec<Step> {
+pub(crate) fn elapse(node: &mut Node, ms: u64, heard: &[u8], hold: bool) -> Vec<Step> {
     let (until_ms, mut steps) = (node.now_ms + ms, Vec::new());
     while node.now_ms < until_ms {
         node.now_ms += 50;
@@ -289,7 +292,7 @@ fn suspects(steps: &[Step]) -> bool {
     steps.iter().flat_map(sent).any(|message| matches!(message, Message::Suspect { .. }))
 }
 
-fn aborts(steps: &[Step]) -> bool {
+pub(crate) fn aborts(steps: &[Step]) -> bool {
     let aborted = |write: &Persist| matches!(write, Persist::Guard(GuardUpdate::Aborted { .. }));
     steps.iter().any(|step| step.durable.iter().any(aborted))
 }
@@ -375,7 +378,7 @@ fn a_graduated_epoch_is_never_aborted() {
 }
 
 /// An abort of phase 0 as a peer sends it.
-fn abort_of(node: &Node, author: u8, claim: Option<Claim>) -> Message {
+pub(crate) fn abort_of(node: &Node, author: u8, claim: Option<Claim>) -> Message {
     let identity = node.manifest.identity();
     let claimed = claim.as_ref().map(|claim| (claim.certificate.index, claim.certificate.hash));
     let claimed = claimed.unwrap_or((CommitIndex(0), identity.digest()));
@@ -415,6 +418,11 @@ fn into_fallback(node: &mut Node) -> (PhaseRecord, Digest) {
     node.engine.will(vec![Action::Commit(commit)]);
     node.give(Input::Peer { key: keys(1).public_key(), up: true, rtt_us: 0 });
     // Others know nothing of a certificate; this node has that of block 1.
+    abort_with_others(node)
+}
+
+/// Others abort and claim nothing, this node does, too; into the fallback with the three aborts.
+pub(crate) fn abort_with_others(node: &mut Node) -> (PhaseRecord, Digest) {
     for peer in [1, 2] {
         node.hear(peer, abort_of(node, peer, None));
     }
@@ -438,13 +446,13 @@ fn into_fallback(node: &mut Node) -> (PhaseRecord, Digest) {
 }
 
 /// The fallback's engine commits a block; what the node made of it.
-fn order(node: &mut Node, index: u64, batches: Vec<Digest>) -> Step {
+pub(crate) fn order(node: &mut Node, index: u64, batches: Vec<Digest>) -> Step {
     let commit = engine::Commit { index: CommitIndex(index), batches, round: 0, leader: None };
     node.engine.will(vec![Action::Commit(commit)]);
     node.give(Input::Peer { key: keys(3).public_key(), up: true, rtt_us: 0 })
 }
 
-fn votes_in(identity: EpochIdentity, author: u8, index: u64, hash: Digest) -> Message {
+pub(crate) fn votes_in(identity: EpochIdentity, author: u8, index: u64, hash: Digest) -> Message {
     let vote = |round| {
         let statement = vote_statement(round, AuthorityIndex(author.into()), CommitIndex(index), hash);
         let signature = keys(author).sign_statement(CHAIN, Scope::Epoch(identity), &statement);
@@ -453,7 +461,7 @@ fn votes_in(identity: EpochIdentity, author: u8, index: u64, hash: Digest) -> Me
     Message::Votes { identity, votes: Round::ALL.map(vote).into(), certificate: None }
 }
 
-fn side_block(step: &Step) -> std::sync::Arc<BlockRecord> {
+pub(crate) fn side_block(step: &Step) -> std::sync::Arc<BlockRecord> {
     let found = step.durable.iter().find_map(|write| match write {
         Persist::SideBlock(record) => Some(record.clone()),
         _ => None,
@@ -462,7 +470,7 @@ fn side_block(step: &Step) -> std::sync::Arc<BlockRecord> {
 }
 
 /// What the step prepares for the first time.
-fn prepares(step: &Step) -> Vec<u64> {
+pub(crate) fn prepares(step: &Step) -> Vec<u64> {
     let signed = step.durable.iter().filter_map(|write| match write {
         Persist::Guard(GuardUpdate::Prepared { index, .. }) => Some(index.0),
         _ => None,
@@ -656,7 +664,7 @@ fn a_node_on_a_private_chain_prepares_no_more_and_commits_what_is_certified() {
     }
     let step = order(&mut node, 1, vec![mine.digest]);
     assert_eq!(prepares(&step), [1]);
-    let epoch = Epoch { manifest: node.manifest.clone(), ..Epoch::new(&[1, 1, 1, 1]) };
+    let epoch = Epoch::of(node.manifest.clone());
     let hash = Digest([5; 32]);
     let certificate = epoch.certificate(Round::Prepare, 0, &[1, 2, 3], 1, hash);
     let identity = node.manifest.identity();

@@ -2,6 +2,7 @@
 //! chain back, the guard forgets nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use moult_core::guard::GuardState;
 use moult_core::io::{Effect, GuardUpdate, Input, Persist, Target};
@@ -60,6 +61,22 @@ fn an_old_epochs_engine_releases_none_of_a_later_epochs_slots() {
     assert!(!step.durable.iter().any(is_released));
     let after = node.replica.guard_state();
     assert_eq!((&after.slots, &after.released), (&before.slots, &before.released));
+}
+
+/// A crash kept a batch of this node's in the store and not the count of the start that made it:
+/// the next start gives that number to no other batch.
+#[test]
+fn a_start_counts_above_the_batches_on_disk() {
+    let manifest = manifest(&[1, 1, 1, 1]);
+    let mut found = recovery(&manifest);
+    let left = HeldBatch::new(SignedBatch {
+        batch: Batch { start: 6, ..batch(&manifest, 0, 1, 1, Vec::new()).signed.batch.clone() },
+        signature: Signature([0; 64]),
+    });
+    found.guard.start_count = 5;
+    found.batches = vec![Arc::new(left)];
+    let node = Node::recovered(found, manifest, |_| {});
+    assert_eq!(node.replica.guard_state().start_count, 7);
 }
 
 /// Peers 1 to 3 are ahead; returns whom the node asks for blocks in six rounds.

@@ -82,7 +82,7 @@ impl EngineInstance for Scripted {
 pub(crate) struct Node {
     pub(crate) replica: Replica,
     pub(crate) engine: Scripted,
-    context: Arc<VerifyContext>,
+    pub(crate) context: Arc<VerifyContext>,
     pub(crate) manifest: Manifest,
     /// In order.
     pub(crate) executed: Vec<Arc<BlockRecord>>,

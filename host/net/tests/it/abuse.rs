@@ -26,7 +26,7 @@ async fn first_packets(count: usize) -> Vec<Vec<u8>> {
     for _ in 0..count {
         let caught = async { trap.recv_from(&mut packet).await.expect("packet").0 };
         let length = tokio::select! {
-            _ = flooder.dial(to, Presents::RawKey(3), b"moult/1") => panic!("nobody is there"),
+            _ = flooder.dial(to, Presents::RawKey(3), b"moult/2") => panic!("nobody is there"),
             length = caught => length,
         };
         packets.push(packet[..length].to_vec());
@@ -147,7 +147,7 @@ async fn strangers_that_shake_hands_all_day_do_not_slow_a_listed_peer() {
             until_on(&mut is_on).await;
             for _ in 0..rate.due().await {
                 for presents in [Presents::RawKey(9), Presents::Certificate, Presents::StolenKey(2, 9)] {
-                    if let Ok(connection) = raw.dial(honest.address, presents, b"moult/1").await {
+                    if let Ok(connection) = raw.dial(honest.address, presents, b"moult/2").await {
                         closed(&connection).await;
                     }
                 }

@@ -175,7 +175,7 @@ async fn a_flood_of_first_packets_is_shed_and_a_listed_peer_still_comes_in() {
     let mut sent = 0_usize;
     let mut packet = [0; 2048];
     for _ in 0..50 {
-        let dialling = flooder.dial(trap, Presents::RawKey(3), b"moult/1");
+        let dialling = flooder.dial(trap, Presents::RawKey(3), b"moult/2");
         let caught = async {
             let (length, _) = sink.recv_from(&mut packet).await.expect("packet");
             length

@@ -22,7 +22,7 @@ async fn refused(node: &Node, presents: Presents, alpn: &[u8]) -> String {
 async fn an_unlisted_key_is_refused_in_the_handshake_and_told_why() {
     let node = Node::start(1);
     node.lets_in(&[key(2)]);
-    let error = refused(&node, Presents::RawKey(3), b"moult/1").await;
+    let error = refused(&node, Presents::RawKey(3), b"moult/2").await;
     let expected = format!("peer key {} not in committee or configured observers", key(3));
     assert!(error.contains(&expected), "{error}");
     eventually("counted", || node.net.stats().handshakes_refused == 1).await;
@@ -34,7 +34,7 @@ async fn an_unlisted_key_is_refused_in_the_handshake_and_told_why() {
 async fn the_own_key_is_refused_and_never_dialled() {
     let node = Node::start(1);
     node.net.set_peers(vec![node.entry(), (key(2), None)]);
-    let error = refused(&node, Presents::RawKey(1), b"moult/1").await;
+    let error = refused(&node, Presents::RawKey(1), b"moult/2").await;
     assert!(error.contains("is this node's own"), "{error}");
     assert_eq!(node.net.send(&node.key, Class::Sync, Bytes::from_static(b"me")), SendOutcome::NotConnected);
 }
@@ -43,7 +43,7 @@ async fn the_own_key_is_refused_and_never_dialled() {
 async fn a_listed_key_with_another_ones_signature_is_refused() {
     let node = Node::start(1);
     node.lets_in(&[key(2)]);
-    let error = refused(&node, Presents::StolenKey(2, 3), b"moult/1").await;
+    let error = refused(&node, Presents::StolenKey(2, 3), b"moult/2").await;
     assert!(error.contains("crypto") || error.contains("BadSignature"), "{error}");
 }
 
@@ -51,8 +51,8 @@ async fn a_listed_key_with_another_ones_signature_is_refused() {
 async fn certificates_no_key_and_other_protocols_are_refused() {
     let node = Node::start(1);
     node.lets_in(&[key(2)]);
-    refused(&node, Presents::Certificate, b"moult/1").await;
-    refused(&node, Presents::Nothing, b"moult/1").await;
+    refused(&node, Presents::Certificate, b"moult/2").await;
+    refused(&node, Presents::Nothing, b"moult/2").await;
     refused(&node, Presents::RawKey(2), b"moult/2").await;
     eventually("counted", || node.net.stats().handshakes_failed == 3).await;
 }

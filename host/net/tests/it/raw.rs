@@ -58,7 +58,7 @@ impl Raw {
         to: SocketAddr,
         presents: Presents,
     ) -> Result<Connection, ConnectionError> {
-        let connection = self.dial(to, presents, b"moult/1").await?;
+        let connection = self.dial(to, presents, b"moult/2").await?;
         soon("first stream", connection.accept_uni()).await?;
         Ok(connection)
     }
@@ -88,7 +88,7 @@ fn client(presents: Presents, alpn: &[u8]) -> ClientConfig {
 
 /// One that keeps every ticket it is given, and would send data before the handshake.
 pub(crate) fn returning_client(presents: Presents) -> ClientConfig {
-    let mut config = tls_client(presents, b"moult/1");
+    let mut config = tls_client(presents, b"moult/2");
     config.resumption = rustls::client::Resumption::in_memory_sessions(64);
     config.enable_early_data = true;
     wrap(config)
@@ -135,7 +135,7 @@ fn server(presents: Presents) -> ServerConfig {
             .with_client_cert_verifier(Arc::new(Anyone { raw: true }))
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(certified(presents)))),
     };
-    config.alpn_protocols = vec![b"moult/1".to_vec()];
+    config.alpn_protocols = vec![b"moult/2".to_vec()];
     ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config).expect("TLS 1.3")))
 }
 

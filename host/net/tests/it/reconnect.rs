@@ -176,7 +176,7 @@ async fn a_held_off_peer_is_refused_in_the_handshake() {
     node.lets_in(&[key(2)]);
     node.net.penalize(&key(2), "a test").expect("listed");
     let raw = Raw::new();
-    let connection = raw.dial(node.address(), Presents::RawKey(2), b"moult/1").await.expect("client side");
+    let connection = raw.dial(node.address(), Presents::RawKey(2), b"moult/2").await.expect("client side");
     let error = closed(&connection).await.to_string();
     assert!(error.contains("held off"), "{error}");
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use moult_core::io::{EpochStart, PhaseRecord};
+use moult_types::phase::Resumed;
 use moult_types::{BlockRecord, Certificate, Manifest, World};
 
-use crate::api_types::{AbortBody, BlockBody, CertificateBody, CertificateVoteBody, EpochBody};
+use crate::api_types::{AbortBody, BlockBody, CertificateBody, CertificateVoteBody, EpochBody, ResumedBody};
 use crate::genesis::PinFile;
 
 pub(super) fn pins(manifest: &Manifest) -> BTreeMap<World, PinFile> {
@@ -33,6 +34,13 @@ pub(super) fn block(record: &BlockRecord, certificate: &Certificate) -> BlockBod
         time_ms: record.block.time_ms,
         batches: record.block.batches.iter().map(ToString::to_string).collect(),
         state_root: record.block.state_root.map(|root| root.to_string()),
+        resumed: record.block.resumed.map(|Resumed { at, point }| ResumedBody {
+            at: at.0,
+            identity: point.identity.to_string(),
+            index: point.index.0,
+            hash: point.hash.to_string(),
+            global_exec_index: point.global.0,
+        }),
         certificate: CertificateBody {
             identity: certificate.identity.to_string(),
             index: certificate.index.0,

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use moult_core::execution::{Outcome, Receipt};
+use moult_types::phase::Resumed;
 use moult_types::{
     AuthorityId, BlockRecord, Certificate, EpochLimits, FaultModel, Member, ModuleHash, PublicKey, Signature,
 };
@@ -40,6 +41,13 @@ pub(super) fn block(record: &BlockRecord, certificate: &Certificate) -> proto::B
         time_ms: record.block.time_ms,
         batches: record.block.batches.iter().map(|batch| bytes(&batch.0)).collect(),
         state_root: record.block.state_root.map(|root| bytes(&root.0)),
+        resumed: record.block.resumed.map(|Resumed { at, point }| proto::Resumed {
+            at: at.0,
+            identity: bytes(&point.identity.0),
+            index: point.index.0,
+            hash: bytes(&point.hash.0),
+            global_exec_index: point.global.0,
+        }),
         certificate: Some(proto::Certificate {
             identity: bytes(&certificate.identity.0),
             index: certificate.index.0,
@@ -59,17 +67,22 @@ pub(super) fn proposal(request: proto::ProposeRequest) -> Result<ProposeBody, Ap
         proto::FaultModel::Byzantine => Some(FaultModel::Byzantine),
         proto::FaultModel::Crash => Some(FaultModel::Crash),
     };
+    let file = |pin: &proto::ModulePin, whose: &str| {
+        let hash = ModuleHash(array(whose, &pin.hash)?);
+        Ok::<_, ApiError>(PinFile { hash, config: None, config_hex: Some(hex::encode(&pin.config)) })
+    };
     let pin = |(world, pin): (String, proto::ModulePin)| {
         let shown: String = world.chars().take(40).collect();
         let world = world
             .parse()
             .map_err(|_| ApiError::bad_request(format!("`modules`: there is no world `{shown}`")))?;
-        let hash = ModuleHash(array("`hash` of a module", &pin.hash)?);
-        Ok::<_, ApiError>((world, PinFile { hash, config: None, config_hex: Some(hex::encode(&pin.config)) }))
+        Ok::<_, ApiError>((world, file(&pin, "`hash` of a module")?))
     };
     let committee: Vec<Member> = request.committee.into_iter().map(member).collect::<Result<_, _>>()?;
+    let fallbacks: Vec<PinFile> =
+        request.fallbacks.iter().map(|pin| file(pin, "`hash` of a fallback")).collect::<Result<_, _>>()?;
     Ok(ProposeBody {
-        fallbacks: None,
+        fallbacks: Some(fallbacks).filter(|pins| !pins.is_empty()),
         modules: request.modules.into_iter().map(pin).collect::<Result<_, ApiError>>()?,
         committee: Some(committee).filter(|members| !members.is_empty()),
         fault_model,
