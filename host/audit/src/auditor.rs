@@ -7,19 +7,26 @@ use moult_core::io::EpochStart;
 use moult_crypto::Keyring;
 use moult_types::block::link;
 use moult_types::message::Blocks;
+use moult_types::phase::{FinalityProof, Phase, Resumed, Resumption};
 use moult_types::{
-    AuthorityIndex, BlockRecord, ChainId, Committee, Digest, EpochIdentity, EpochNumber, Genesis,
-    GlobalIndex, HeldBatch, Manifest, ProposalId, Scope, SignedBatch, Transaction,
+    AuthorityIndex, BlockRecord, ChainId, CommitIndex, Committee, Digest, EpochIdentity, EpochNumber,
+    Genesis, GlobalIndex, HeldBatch, Manifest, ProposalId, Scope, SignedBatch, Transaction,
 };
 
 use crate::error::AuditError;
-use crate::finality::{Judges, check_final};
-use crate::report::{Audit, BlockPlace, EpochReport, ProposalReport};
+use crate::finality::{Judges, voters};
+use crate::report::{Audit, BlockPlace, EpochReport, FallbackReport, ProposalReport};
 
 /// An epoch as it follows from the blocks before it.
 struct Epoch {
     manifest: Manifest,
+    /// The phase whose chain goes on, with its identity.
+    phase: Phase,
     identity: EpochIdentity,
+    /// The block that the next one follows: in a fallback that resumed, first its resume block.
+    top: (CommitIndex, Digest),
+    /// In a fallback, where its chain goes on.
+    resumed: Option<Resumed>,
     committee: Committee,
     keyring: Keyring,
     base: GlobalIndex,
@@ -35,7 +42,28 @@ impl Epoch {
         let committee = manifest.committee().map_err(|e| e.to_string())?;
         let keyring = Keyring::new(chain, &committee).map_err(|e| e.to_string())?;
         let identity = manifest.identity();
-        Ok(Self { manifest, identity, committee, keyring, base, time_ms, state_root: None })
+        Ok(Self {
+            manifest,
+            phase: 0,
+            identity,
+            top: (CommitIndex(0), identity.digest()),
+            resumed: None,
+            committee,
+            keyring,
+            base,
+            time_ms,
+            state_root: None,
+        })
+    }
+
+    fn judges(&self) -> Judges<'_> {
+        Judges {
+            first: self.manifest.identity(),
+            base: self.base,
+            committee: &self.committee,
+            keyring: &self.keyring,
+            window_blocks: self.manifest.limits.window_blocks,
+        }
     }
 }
 
@@ -68,13 +96,25 @@ impl Auditor {
         self.ledger.global.next()
     }
 
-    /// Checks a stretch of one epoch's blocks with their batches and the proof that the last one
-    /// is final. After an error nothing more may be fed.
+    /// The epoch and the phase whose chain the next block should go on; a fallback may resume
+    /// first.
+    pub fn phase(&self) -> (EpochNumber, Phase) {
+        (self.epoch.manifest.number, self.epoch.phase)
+    }
+
+    /// Checks a stretch of one phase's blocks with their batches and the proof that the last one
+    /// is final; or, without blocks, that a fallback resumed from the block before. After an error
+    /// nothing more may be fed.
     ///
     /// # Errors
     /// What is wrong, and where.
     pub fn feed(&mut self, stretch: &Blocks) -> Result<(), AuditError> {
-        let Some(top) = stretch.blocks.last() else { return Err(AuditError::Empty(self.next())) };
+        let Some(top) = stretch.blocks.last() else {
+            return match &stretch.proof {
+                FinalityProof::Resumed { resumption, .. } => self.resume(resumption),
+                FinalityProof::Committed(_) => Err(AuditError::Empty(self.next())),
+            };
+        };
         for (at, record) in stretch.blocks.iter().enumerate() {
             self.check_place(record, at as u64)?;
         }
@@ -146,17 +186,46 @@ impl Auditor {
     }
 
     fn check_proof(&self, top: &BlockRecord, stretch: &Blocks) -> Result<Vec<AuthorityIndex>, AuditError> {
-        let judges = Judges {
-            identity: self.epoch.identity,
-            committee: &self.epoch.committee,
-            keyring: &self.epoch.keyring,
-            window_blocks: self.epoch.manifest.limits.window_blocks,
-        };
-        check_final(&judges, top, &stretch.certificate).map_err(|reason| AuditError::Certificate {
+        let judges = self.epoch.judges();
+        judges.check_final(top, &stretch.proof).map_err(|reason| AuditError::Certificate {
             global: top.global,
             index: top.block.index,
             reason: reason.to_string(),
         })
+    }
+
+    /// A fallback of the epoch goes on from the last block that was fed.
+    fn resume(&mut self, resumption: &Resumption) -> Result<(), AuditError> {
+        let global = self.ledger.global;
+        let wrong = |reason: String| AuditError::Resumption { global, phase: resumption.phase, reason };
+        if self.ledger.is_at_barrier() || resumption.phase <= self.epoch.phase {
+            return Err(wrong("no phase can follow there".into()));
+        }
+        let point =
+            self.epoch.judges().phases().check_resumption(resumption).map_err(|e| wrong(e.to_string()))?;
+        let (index, hash) = self.epoch.top;
+        if (point.global, point.identity, point.index, point.hash)
+            != (global, self.epoch.identity, index, hash)
+        {
+            return Err(wrong("it goes on from another block".into()));
+        }
+        let block = &resumption.block;
+        (self.epoch.phase, self.epoch.identity) = (resumption.phase, block.identity);
+        (self.epoch.top, self.epoch.resumed) = ((block.block.index, block.hash), block.block.resumed);
+        let cancelled = self.ledger.resume(&self.epoch.manifest, resumption.phase);
+        self.close_proposals(cancelled);
+        self.audit.certificates += 1;
+        if let Some(report) = self.audit.epochs.last_mut() {
+            report.note_certificate(&voters(&FinalityProof::Committed(resumption.certificate.clone())));
+            let engine = self.epoch.manifest.engine(resumption.phase);
+            report.fallbacks.push(FallbackReport {
+                phase: resumption.phase,
+                identity: block.identity.to_string(),
+                resumed_after: global.0,
+                engine: engine.map(|pin| pin.hash.to_string()),
+            });
+        }
+        Ok(())
     }
 
     fn check_batch(&self, signed: &SignedBatch) -> Result<HeldBatch, AuditError> {
@@ -185,15 +254,16 @@ impl Auditor {
             return Err(AuditError::PastBarrier { global, epoch: record.epoch });
         }
         let fits = [
-            ("its index", record.block.index == self.ledger.index.next()),
-            ("the hash of its parent", record.parent == self.ledger.hash),
-            ("its hash", record.hash == link(self.ledger.hash, record.block.body())),
-            ("its place over all epochs", global.0 == self.epoch.base.0 + record.block.index.0),
+            ("its index", record.block.index == self.epoch.top.0.next()),
+            ("the hash of its parent", record.parent == self.epoch.top.1),
+            ("its hash", record.hash == link(self.epoch.top.1, record.block.body())),
+            ("where its phase resumed", record.block.resumed == self.epoch.resumed),
         ];
         if let Some((what, _)) = fits.into_iter().find(|(_, fits)| !fits) {
             return Err(AuditError::Link { global, what });
         }
-        let is_first_of_later = record.block.index.0 == 1 && self.epoch.manifest.follows.is_some();
+        let is_first = global.0 == self.epoch.base.0 + 1;
+        let is_first_of_later = is_first && self.epoch.manifest.follows.is_some();
         if record.block.state_root.is_some() != is_first_of_later {
             return Err(AuditError::StateRoot { global });
         }
@@ -208,6 +278,7 @@ impl Auditor {
         }
         let Epoch { manifest, committee, .. } = &self.epoch;
         let changed = self.ledger.apply(Present { chain: self.chain, manifest, committee }, record, &held);
+        self.epoch.top = (record.block.index, record.hash);
         self.audit.count(&held, |transaction| matches!(transaction, Transaction::System(_)));
         self.close_proposals(changed);
         if record.block.state_root.is_some() {
@@ -240,7 +311,7 @@ impl Auditor {
         });
         self.audit.certificates += 1;
         if let Some(report) = self.audit.epochs.last_mut() {
-            report.blocks = top.block.index.0;
+            report.blocks = top.global.0 - self.epoch.base.0;
             report.state_root = self.epoch.state_root.map(|root| root.to_string());
             report.note_certificate(voters);
         }

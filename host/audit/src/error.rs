@@ -1,5 +1,6 @@
 //! What is wrong with a chain.
 
+use moult_types::phase::Phase;
 use moult_types::{AuthorityIndex, CommitIndex, Digest, EpochIdentity, EpochNumber, GlobalIndex};
 use thiserror::Error;
 
@@ -104,6 +105,16 @@ pub enum AuditError {
         global: GlobalIndex,
         /// The block within its epoch.
         index: CommitIndex,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A fallback did not resume where it is said to.
+    #[error("that phase {phase} of the epoch goes on after block {global} is not proven: {reason}")]
+    Resumption {
+        /// The block.
+        global: GlobalIndex,
+        /// The phase.
+        phase: Phase,
         /// What is wrong.
         reason: String,
     },

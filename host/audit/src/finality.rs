@@ -1,36 +1,45 @@
 //! What proves a block final. The one place here that knows.
 
-use moult_core::finality::{CertificateError, check_certificate};
+use moult_core::kernel::{PhaseError, Phases};
 use moult_crypto::Keyring;
-use moult_types::{AuthorityIndex, BlockRecord, Certificate, CommitIndex, Committee, Digest, EpochIdentity};
-use thiserror::Error;
+use moult_types::phase::FinalityProof;
+use moult_types::{AuthorityIndex, BlockRecord, Committee, EpochIdentity, GlobalIndex};
 
 /// What proofs of an epoch are held against.
 pub(crate) struct Judges<'a> {
-    pub(crate) identity: EpochIdentity,
+    /// Of the epoch's first phase.
+    pub(crate) first: EpochIdentity,
+    pub(crate) base: GlobalIndex,
     pub(crate) committee: &'a Committee,
     pub(crate) keyring: &'a Keyring,
     pub(crate) window_blocks: u64,
 }
 
-/// Why a block is not proven final.
-#[derive(Debug, Error)]
-pub(crate) enum NotFinal {
-    #[error("it is for another block (index {}, hash {hash})", index.0)]
-    OtherBlock { index: CommitIndex, hash: Digest },
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
+impl Judges<'_> {
+    pub(crate) fn phases(&self) -> Phases<'_> {
+        Phases {
+            first: self.first,
+            base: self.base,
+            committee: self.committee,
+            keyring: self.keyring,
+            window_blocks: self.window_blocks,
+            #[cfg(feature = "planted")]
+            planted: None,
+        }
+    }
+
+    /// Checks that a block, and so all before it, is final; answers with those whose votes say so.
+    pub(crate) fn check_final(
+        &self,
+        block: &BlockRecord,
+        proof: &FinalityProof,
+    ) -> Result<Vec<AuthorityIndex>, PhaseError> {
+        self.phases().check_final(block, proof)?;
+        Ok(voters(proof))
+    }
 }
 
-/// Checks that a block, and so all before it, is final; answers with those whose votes say so.
-pub(crate) fn check_final(
-    judges: &Judges<'_>,
-    block: &BlockRecord,
-    proof: &Certificate,
-) -> Result<Vec<AuthorityIndex>, NotFinal> {
-    if (proof.index, proof.hash) != (block.block.index, block.hash) {
-        return Err(NotFinal::OtherBlock { index: proof.index, hash: proof.hash });
-    }
-    check_certificate(proof, judges.identity, judges.committee, judges.keyring, judges.window_blocks)?;
-    Ok(proof.votes.iter().map(|vote| vote.author).collect())
+/// Whose votes are in a proof.
+pub(crate) fn voters(proof: &FinalityProof) -> Vec<AuthorityIndex> {
+    proof.certificate().votes.iter().map(|vote| vote.author).collect()
 }

@@ -66,8 +66,23 @@ pub struct EpochReport {
     pub modules: Vec<ModuleReport>,
     /// Certificates that were checked.
     pub certificates: u64,
+    /// Engines that were given up, by what went on in their place.
+    pub fallbacks: Vec<FallbackReport>,
     /// The committee, by place.
     pub committee: Vec<AuthorityReport>,
+}
+
+/// A fallback that resumed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct FallbackReport {
+    /// The epoch's phase, from 1.
+    pub phase: u32,
+    /// Of the phase.
+    pub identity: String,
+    /// The block over all epochs that it went on from.
+    pub resumed_after: u64,
+    /// Hash of the engine that the epoch's manifest has for the phase.
+    pub engine: Option<String>,
 }
 
 /// A pinned module.
@@ -194,6 +209,7 @@ impl EpochReport {
             quorum: committee.quorum(),
             modules: manifest.modules.iter().map(module).collect(),
             certificates: 0,
+            fallbacks: Vec::new(),
             committee: committee
                 .members()
                 .iter()
@@ -262,5 +278,6 @@ fn state_name(state: ProposalState) -> &'static str {
         ProposalState::Expired => "expired",
         ProposalState::Withdrawn => "withdrawn",
         ProposalState::Superseded => "superseded",
+        ProposalState::Cancelled => "cancelled",
     }
 }

@@ -78,8 +78,9 @@ impl Check {
         let store =
             Store::open_to_read(&folder, genesis.chain(), StoreOptions::default()).map_err(refused)?;
         while self.auditor.next().0 <= self.to
-            && let Some(stretch) =
-                store.certified_stretch(self.auditor.next(), STRETCH_BYTES).map_err(refused)?
+            && let Some(stretch) = store
+                .certified_stretch(self.auditor.next(), self.auditor.phase(), STRETCH_BYTES)
+                .map_err(refused)?
         {
             self.feed(&stretch)?;
         }
@@ -107,7 +108,8 @@ impl Check {
 
     async fn node(&mut self, client: &mut Client) -> anyhow::Result<()> {
         while self.auditor.next().0 <= self.to {
-            let path = format!("/v1/chain?from={}", self.auditor.next().0);
+            let (epoch, phase) = self.auditor.phase();
+            let path = format!("/v1/chain?from={}&epoch={epoch}&phase={phase}", self.auditor.next().0);
             let body = match client.call("GET", &path, &[], b"").await {
                 Ok((_, body)) => body,
                 Err(error) if error.status() == Some(404) => break,
@@ -169,6 +171,14 @@ fn tell(audit: &Audit) {
             grouped(epoch.base),
             epoch.committee.len(),
             grouped(epoch.certificates)
+        );
+    }
+    for (epoch, fallback) in audit.epochs.iter().flat_map(|e| e.fallbacks.iter().map(move |f| (e.number, f)))
+    {
+        say!(
+            "epoch {epoch}: its engine was given up after block {}; phase {} went on",
+            grouped(fallback.resumed_after),
+            fallback.phase
         );
     }
     audit.proposals.iter().for_each(tell_proposal);

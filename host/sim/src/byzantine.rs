@@ -16,9 +16,9 @@ use moult_types::governance::Decision;
 use moult_types::message::Blocks;
 use moult_types::phase::FinalityProof;
 use moult_types::{
-    AuthorityIndex, Block, BlockRecord, Certificate, CertificateVote, CommitIndex, Digest, EpochIdentity, EpochNumber,
-    GlobalIndex, Message, Round, Scope, Signature, Signed, SignedBatch, Slot, Statement, SystemTransaction,
-    Transaction,
+    AuthorityIndex, Block, BlockRecord, Certificate, CertificateVote, CommitIndex, Digest, EpochIdentity,
+    EpochNumber, GlobalIndex, Message, Round, Scope, Signature, Signed, SignedBatch, Slot, Statement,
+    SystemTransaction, Transaction,
 };
 
 use crate::queue::Event;
@@ -251,7 +251,8 @@ impl World {
             let statement = vote_statement(Round::Commit, author, index, hash);
             signer.sign_statement(self.chain, Scope::Epoch(identity), &statement)
         };
-        let true_one = self.nodes[node].disk.now.proofs.last_key_value().map(|(_, p)| p.certificate().clone());
+        let true_one =
+            self.nodes[node].disk.now.proofs.last_key_value().map(|(_, p)| p.certificate().clone());
         let repeats_own = self.rng.chance(300);
         let votes = (0..start.manifest.members.len() as u32).map(AuthorityIndex).map(|author| {
             let borrowed = true_one.as_ref().and_then(|c| c.votes.iter().find(|vote| vote.author == author));
@@ -265,7 +266,8 @@ impl World {
             CertificateVote { author, index, signature }
         });
         let votes = votes.collect();
-        let certificate = Certificate { round: Round::Commit, identity, index, hash, votes, bodies: Vec::new() };
+        let certificate =
+            Certificate { round: Round::Commit, identity, index, hash, votes, bodies: Vec::new() };
         let proof = FinalityProof::Committed(certificate);
         Some(Blocks { blocks: vec![record], batches: Vec::new(), proof })
     }

@@ -299,8 +299,10 @@ impl Disk {
             .filter(|record| is_resuming && record.identity == identity)
             .cloned()
             .collect();
-        let block = |record: Option<&Arc<BlockRecord>>| Ok(record.map(|record| record.as_ref().clone()));
-        let prepared_on_chain = hash_on_disk::<String>(
+        let block = |record: Option<&Arc<BlockRecord>>| {
+            Ok::<_, LoadError>(record.map(|record| record.as_ref().clone()))
+        };
+        let prepared_on_chain = hash_on_disk(
             &epoch,
             &phases,
             guard.prepared.0,

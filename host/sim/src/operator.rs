@@ -9,7 +9,7 @@ use moult_types::{
 };
 
 use crate::queue::Event;
-use crate::setup::{engine_config, limits, member};
+use crate::setup::{engine_config, engine_that_may_fail, limits, member};
 use crate::world::World;
 
 impl World {

@@ -9,8 +9,7 @@ use moult_types::message::Blocks;
 use moult_types::phase::{FinalityProof, Phase};
 use moult_types::{
     Digest, EpochChangeProposal, EpochIdentity, EpochNumber, GlobalIndex, HeldBatch, Message, ModulePin,
-    PublicKey,
-    World as Role,
+    PublicKey, World as Role,
 };
 
 use crate::disk::Kept;

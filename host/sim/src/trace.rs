@@ -61,7 +61,10 @@ impl Trace {
         self.number(node as u64);
         for persist in durable {
             match persist {
-                Persist::Block(record) => self.add(&record.hash.0),
+                Persist::Block(record) | Persist::SideBlock(record) => self.add(&record.hash.0),
+                Persist::PhaseOpened(record) | Persist::PhaseResumed { record, .. } => {
+                    self.add(&moult_types::encode(record));
+                }
                 Persist::Batch(batch) => self.add(&batch.digest.0),
                 Persist::Record(record) => self.add(&record.record.body),
                 Persist::Final { global, .. } => self.number(global.0),

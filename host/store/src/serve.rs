@@ -90,10 +90,7 @@ impl Store {
         (epoch, phase): (EpochNumber, Phase),
         bytes_max: usize,
     ) -> Result<Option<Blocks>, StoreError> {
-        let resumptions = self.phases(epoch)?.into_iter().filter(|record| record.phase > phase);
-        let mut resumptions = resumptions.filter_map(|record| Some((record.resumed()?, record.resumption?)));
-        if let Some((_, resumption)) = resumptions.find(|(resumed, _)| resumed.point.global.next() == from) {
-            let proof = FinalityProof::Resumed { bodies: Vec::new(), resumption: Box::new(resumption) };
+        if let Some(proof) = self.resumption_at(from, (epoch, phase))? {
             return Ok(Some(Blocks { blocks: Vec::new(), batches: Vec::new(), proof }));
         }
         let last = self.last_final()?;
@@ -147,8 +144,12 @@ impl Store {
     pub fn certified_stretch(
         &self,
         from: GlobalIndex,
+        known: (EpochNumber, Phase),
         bytes_max: usize,
     ) -> Result<Option<Blocks>, StoreError> {
+        if let Some(proof) = self.resumption_at(from, known)? {
+            return Ok(Some(Blocks { blocks: Vec::new(), batches: Vec::new(), proof }));
+        }
         let Some(first) = self.block(from)? else { return Ok(None) };
         let (mut blocks, mut certified, mut bytes) = (Vec::new(), None, 0);
         for entry in self.tables.numbered::<BlockRecord>(Table::Blocks, from.0) {
@@ -179,6 +180,21 @@ impl Store {
             }
         }
         Ok(Some(Blocks { blocks, batches, proof }))
+    }
+
+    /// That a fallback of an epoch, above the phase that is known, goes on with the block `from`.
+    fn resumption_at(
+        &self,
+        from: GlobalIndex,
+        (epoch, phase): (EpochNumber, Phase),
+    ) -> Result<Option<FinalityProof>, StoreError> {
+        let resumptions = self.phases(epoch)?.into_iter().filter(|record| record.phase > phase);
+        let mut resumptions = resumptions.filter_map(|record| Some((record.resumed()?, record.resumption?)));
+        let found = resumptions.find(|(resumed, _)| resumed.point.global.next() == from);
+        Ok(found.map(|(_, resumption)| FinalityProof::Resumed {
+            bodies: Vec::new(),
+            resumption: Box::new(resumption),
+        }))
     }
 
     /// Whether the proof stored at or above a final block is near enough to prove it; `above`

@@ -322,7 +322,7 @@ fn audits_are_served_stretches_that_end_where_certificates_are() {
     // Above what is final.
     commit(&store, &ordered(&mut chain));
     let (mut from, mut tops) = (GlobalIndex(1), Vec::new());
-    while let Some(stretch) = store.certified_stretch(from, 1).expect("read") {
+    while let Some(stretch) = store.certified_stretch(from, (EpochNumber(0), 0), 1).expect("read") {
         let top = stretch.blocks.last().expect("a block");
         assert_eq!((stretch.blocks[0].global, stretch.certificate.hash), (from, top.hash));
         assert_eq!(stretch.batches.len(), stretch.blocks.len());
@@ -331,9 +331,12 @@ fn audits_are_served_stretches_that_end_where_certificates_are() {
         from = top.global.next();
     }
     assert_eq!(tops, [1, 3, 6]);
-    let whole = store.certified_stretch(GlobalIndex(1), usize::MAX).expect("read").expect("blocks");
+    let whole = store
+        .certified_stretch(GlobalIndex(1), (EpochNumber(0), 0), usize::MAX)
+        .expect("read")
+        .expect("blocks");
     assert_eq!(whole.blocks, chain.blocks[..6]);
-    assert_eq!(store.certified_stretch(GlobalIndex(8), 1).expect("read"), None);
+    assert_eq!(store.certified_stretch(GlobalIndex(8), (EpochNumber(0), 0), 1).expect("read"), None);
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use moult_core::governance::{Ledger, Present, ProposalRecord, block_time, note_times};
 use moult_crypto::{KeyPair, Signer, possession};
-use moult_types::block::{link, prepare_statement};
+use moult_types::block::{link, vote_statement};
 use moult_types::governance::{Decision, ReadyNotice, Vote};
 use moult_types::message::Blocks;
+use moult_types::phase::FinalityProof;
 use moult_types::*;
 
 pub(crate) fn keys(n: u8) -> KeyPair {
@@ -74,7 +75,11 @@ impl Chain {
     pub(crate) fn block(&mut self, systems: Vec<SystemTransaction>) {
         let (record, batches) = self.next_block(systems);
         let certificate = self.certificate(&record, &[0, 1, 3]);
-        self.stretches.push(Blocks { blocks: vec![record], batches, certificate });
+        self.stretches.push(Blocks {
+            blocks: vec![record],
+            batches,
+            proof: FinalityProof::Committed(certificate),
+        });
     }
 
     /// Several blocks under one certificate, whose votes are at the second last and the last.
@@ -86,7 +91,11 @@ impl Chain {
             batches.extend(more);
         }
         let certificate = self.certificate(&records[blocks - 1], &[0, 1, 2, 3]);
-        self.stretches.push(Blocks { blocks: records, batches, certificate });
+        self.stretches.push(Blocks {
+            blocks: records,
+            batches,
+            proof: FinalityProof::Committed(certificate),
+        });
     }
 
     fn next_block(&mut self, systems: Vec<SystemTransaction>) -> (BlockRecord, Vec<SignedBatch>) {
@@ -107,6 +116,7 @@ impl Chain {
             time_ms: block_time(&self.committee(), &times_ms, self.ledger.time_ms),
             batches: held.iter().map(|batch| batch.digest).collect(),
             state_root: (index.0 == 1 && number.0 > 0).then_some(Digest([6; 32])),
+            resumed: None,
         };
         let record = BlockRecord {
             epoch: number,
@@ -143,12 +153,13 @@ impl Chain {
     pub(crate) fn certificate(&self, record: &BlockRecord, voters: &[u8]) -> Certificate {
         let vote = |voter: &u8| {
             let author = AuthorityIndex((*voter).into());
-            let statement = prepare_statement(author, record.block.index, record.hash);
+            let statement = vote_statement(Round::Commit, author, record.block.index, record.hash);
             let signature =
                 keys(*voter).sign_statement(self.chain, Scope::Epoch(record.identity), &statement);
             CertificateVote { author, index: record.block.index, signature }
         };
         Certificate {
+            round: Round::Commit,
             identity: record.identity,
             index: record.block.index,
             hash: record.hash,
@@ -167,6 +178,7 @@ impl Chain {
             new_epoch_timestamp_ms: 2_000 + self.ledger.global.0,
             proposal_commit_index: self.ledger.index,
             modules,
+            fallbacks: Vec::new(),
             fault_model: FaultModel::Byzantine,
             limits: limits(),
             activation: Activation::AsSoonAsReady,

@@ -3,7 +3,8 @@
 use moult_audit::{AuditError, Auditor};
 use moult_types::block::link;
 use moult_types::message::Blocks;
-use moult_types::{Digest, EpochNumber, GlobalIndex, decode, encode};
+use moult_types::phase::FinalityProof;
+use moult_types::{Certificate, Digest, EpochNumber, GlobalIndex, decode, encode};
 
 use crate::chain::{Chain, genesis, two_epochs};
 
@@ -61,6 +62,13 @@ fn every_flipped_bit_is_refused() {
     assert!(refused > 500, "{refused}");
 }
 
+fn certificate_of(stretch: &mut Blocks) -> &mut Certificate {
+    match &mut stretch.proof {
+        FinalityProof::Committed(certificate) => certificate,
+        FinalityProof::Resumed { .. } => panic!("no fallback resumed"),
+    }
+}
+
 #[test]
 fn a_missing_block_is_named() {
     let chain = two_epochs();
@@ -88,19 +96,19 @@ fn a_swapped_or_weak_certificate_is_named() {
         assert!(matches!(error, AuditError::Certificate { .. }), "{error}");
         error.to_string()
     };
-    let of_another = chain.stretches[0].certificate.clone();
-    assert!(certificate(&|all| all[1].certificate = of_another.clone()).contains("another block"));
-    assert!(certificate(&|all| all[2].certificate.votes.truncate(2)).contains("quorum"));
-    assert!(certificate(&|all| all[2].certificate.votes.swap(0, 1)).contains("authors"));
+    let of_another = chain.stretches[0].proof.clone();
+    assert!(certificate(&|all| all[1].proof = of_another.clone()).contains("another"));
+    assert!(certificate(&|all| certificate_of(&mut all[2]).votes.truncate(2)).contains("quorum"));
+    assert!(certificate(&|all| certificate_of(&mut all[2]).votes.swap(0, 1)).contains("authors"));
     let twice = |all: &mut Vec<Blocks>| {
-        let vote = all[2].certificate.votes[0];
-        all[2].certificate.votes[1] = vote;
+        let votes = &mut certificate_of(&mut all[2]).votes;
+        votes[1] = votes[0];
     };
     assert!(certificate(&twice).contains("authors"));
     // Of the former epoch, for a block of the next.
     let last = chain.stretches.len() - 1;
     let identity = chain.stretches[0].blocks[0].identity;
-    assert!(certificate(&|all| all[last].certificate.identity = identity).contains("epoch"));
+    assert!(certificate(&|all| certificate_of(&mut all[last]).identity = identity).contains("epoch"));
 }
 
 #[test]
@@ -128,7 +136,8 @@ fn recertified(chain: &Chain, at: usize, change: impl FnOnce(&mut Blocks)) -> Au
     change(stretch);
     let top = stretch.blocks.last_mut().expect("a block");
     top.hash = link(top.parent, top.block.body());
-    stretch.certificate = chain.certificate(&stretch.blocks[stretch.blocks.len() - 1], &[0, 1, 2, 3]);
+    let certificate = chain.certificate(&stretch.blocks[stretch.blocks.len() - 1], &[0, 1, 2, 3]);
+    stretch.proof = FinalityProof::Committed(certificate);
     audit(&stretches).expect_err("against the rules")
 }
 
@@ -176,7 +185,7 @@ fn the_next_epoch_follows_from_the_votes_alone() {
     past.block.index = top.block.index.next();
     past.parent = top.hash;
     past.hash = link(top.hash, past.block.body());
-    both.certificate = chain.certificate(&past, &[0, 1, 2, 3]);
+    both.proof = FinalityProof::Committed(chain.certificate(&past, &[0, 1, 2, 3]));
     both.blocks.push(past);
     stretches.push(both);
     let error = audit(&stretches).expect_err("the epoch has ended");

@@ -382,7 +382,8 @@ impl Replica {
 
     #[cfg(feature = "planted")]
     fn plant(&mut self) {
-        let (is_short, is_counting_heads) = (self.has(Planted::QuorumMinusOne), self.has(Planted::QuorumOfHeads));
+        let (is_short, is_counting_heads) =
+            (self.has(Planted::QuorumMinusOne), self.has(Planted::QuorumOfHeads));
         let main = &mut self.finality;
         (main.is_short_of_quorum, main.is_counting_heads) = (is_short, is_counting_heads);
         let voted = self.voted_mut();

@@ -6,7 +6,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use moult_core::io::EpochStart;
 use moult_store::{Store, StoreError};
-use moult_types::phase::FinalityProof;
+use moult_types::phase::{FinalityProof, Phase};
 use moult_types::{BlockRecord, EpochNumber, GlobalIndex, encode};
 
 use super::app::App;
@@ -71,10 +71,13 @@ pub(super) fn certified(
 
 /// What `moult verify-chain` checks: canonical bytes, as peers get them.
 pub(super) async fn chain(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    let params = parse::Params::parse(request.uri(), ["from"])?;
+    let params = parse::Params::parse(request.uri(), ["from", "epoch", "phase"])?;
     let from = params.number(1, "`from`", 1)?;
+    let epoch = EpochNumber(params.number(0, "`epoch`", 0)?);
+    let phase = Phase::try_from(params.number(0, "`phase`", 0)?)
+        .map_err(|_| ApiError::bad_request("`phase` is larger than any"))?;
     let (store, bytes_max) = (app.shared.store.clone(), app.shared.config.limits.serve_bytes_max);
-    let found = blocking(move || store.certified_stretch(GlobalIndex(from), bytes_max)).await;
+    let found = blocking(move || store.certified_stretch(GlobalIndex(from), (epoch, phase), bytes_max)).await;
     let found = found.map_err(ApiError::internal)?.map_err(|e| ApiError::internal(e.to_string()))?;
     let stretch = found.ok_or_else(|| ApiError::not_found(format!("block {from} is not final here")))?;
     Ok(([(CONTENT_TYPE, "application/octet-stream")], encode(&stretch)).into_response())

@@ -40,14 +40,13 @@ impl Chain {
         &mut self,
         node: usize,
         blocks: impl Iterator<Item = &'a Arc<BlockRecord>>,
-        epochs: &BTreeMap<EpochNumber, Manifest>,
+        epochs: &Epochs,
     ) -> Result<(), Violation> {
         self.next.insert(node, GlobalIndex(1));
         blocks.into_iter().try_for_each(|record| self.final_block(node, record, epochs))
     }
 
     /// A block is final here: the node's next one, and the one that every other node has there.
-
     pub(crate) fn final_block(
         &mut self,
         node: usize,
@@ -151,7 +150,7 @@ impl Chain {
 
 #[cfg(test)]
 mod tests {
-    use moult_types::{Block, CommitIndex, Digest};
+    use moult_types::{Block, CommitIndex, Digest, Manifest};
 
     use super::*;
     use crate::modules::Modules;
@@ -164,7 +163,8 @@ mod tests {
         let mut parent = identity.digest();
         let next = |(index, salt): (u64, &u8)| {
             let batches = vec![Digest([*salt; 32])];
-            let block = Block { index: CommitIndex(index), time_ms: index, batches, state_root: None };
+            let block =
+                Block { index: CommitIndex(index), time_ms: index, batches, state_root: None, resumed: None };
             let hash = link(parent, block.body());
             let epoch = manifest.number;
             let record = BlockRecord { epoch, identity, global: GlobalIndex(index), parent, hash, block };
@@ -179,7 +179,8 @@ mod tests {
     #[test]
     fn what_is_final_on_a_disk_is_final_though_nobody_executed_it() {
         let manifest = World::new(1, Plan::quiet(), Modules::pbft(), false).genesis.manifest;
-        let epochs = BTreeMap::from([(manifest.number, manifest.clone())]);
+        let mut epochs = Epochs::default();
+        epochs.begin(&manifest);
         let ours = blocks(&manifest, &[1, 2, 3]);
         let mut chain = Chain::default();
         chain.started(1, [].iter(), &epochs).unwrap();

@@ -47,7 +47,7 @@ impl Epochs {
         self.by_number.get(self.phases.get(&identity)?)
     }
 
-    fn begin(&mut self, manifest: &Manifest) {
+    pub(crate) fn begin(&mut self, manifest: &Manifest) {
         let mut identity = manifest.identity();
         for phase in 0..PHASES_SEEN_MAX {
             self.phases.insert(identity, manifest.number);
@@ -126,8 +126,7 @@ impl Checks {
             if let Effect::Execute { record, batches } = effect
                 && self.chain.is_new(record)
             {
-                let manifest = self.epochs.get(record.epoch);
-                self.governance.block(record, batches, manifest)?;
+                self.governance.block(record, batches)?;
             }
         }
         for persist in durable {
