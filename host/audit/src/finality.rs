@@ -23,8 +23,6 @@ impl Judges<'_> {
             committee: self.committee,
             keyring: self.keyring,
             window_blocks: self.window_blocks,
-            #[cfg(feature = "planted")]
-            planted: None,
         }
     }
 
