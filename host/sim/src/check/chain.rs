@@ -45,7 +45,6 @@ impl Chain {
     }
 
     /// A block is final here: the node's next one, and the one that every other node has there.
-
     pub(crate) fn final_block(
         &mut self,
         node: usize,
