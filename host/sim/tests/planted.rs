@@ -63,3 +63,15 @@ fn an_abort_that_hides_a_commit() {
 fn a_commit_after_an_abort() {
     assert_eq!(caught_in(Planted::CommitAfterAbort, 300, Plan::aborts()), "no hidden commit");
 }
+
+#[test]
+fn a_fallback_aborted_before_it_resumed_decides_alone() {
+    // Nobody prepares a resume block that goes on from below what is final here: no fork, a stop.
+    assert_eq!(caught_in(Planted::NoRecursion, 300, Plan::aborts()), "liveness");
+}
+
+#[test]
+fn prepared_blocks_that_are_dropped_with_their_phase() {
+    let property = caught_in(Planted::DropsPrepared, 300, Plan::aborts());
+    assert_eq!(property, "liveness");
+}
