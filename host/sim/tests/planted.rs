@@ -180,3 +180,15 @@ fn bugs_of_raft() {
     let cases: Vec<Case> = names.map(|name| (Planted::Raft(name), BY_AN_ENGINE)).into();
     all_are_caught(&cases);
 }
+
+#[test]
+fn a_fallback_aborted_before_it_resumed_decides_alone() {
+    // Nobody prepares a resume block that goes on from below what is final here: no fork, a stop.
+    assert_eq!(caught_in(Planted::NoRecursion, 300, Plan::aborts()), "liveness");
+}
+
+#[test]
+fn prepared_blocks_that_are_dropped_with_their_phase() {
+    let property = caught_in(Planted::DropsPrepared, 300, Plan::aborts());
+    assert_eq!(property, "liveness");
+}

@@ -173,6 +173,9 @@ pub struct ProposeRequest {
     /// Expires so many blocks from now; 50,000 if left out.
     #[prost(uint64, optional, tag = "6")]
     pub deadline_blocks: ::core::option::Option<u64>,
+    /// Engines to fall back to, in order. None: as they are.
+    #[prost(message, repeated, tag = "7")]
+    pub fallbacks: ::prost::alloc::vec::Vec<ModulePin>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModulePin {
@@ -288,8 +291,30 @@ pub struct Block {
     /// In block 1 of an epoch.
     #[prost(bytes = "bytes", optional, tag = "8")]
     pub state_root: ::core::option::Option<::prost::bytes::Bytes>,
+    /// Where the last block of a phase that was aborted is above it, that of the block of the
+    /// fallback which goes on from there.
     #[prost(message, optional, tag = "9")]
     pub certificate: ::core::option::Option<Certificate>,
+    /// In a block of a fallback.
+    #[prost(message, optional, tag = "10")]
+    pub resumed: ::core::option::Option<Resumed>,
+}
+/// Where the chain of a fallback goes on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Resumed {
+    /// Index of the resume block; it and those before it are not executed.
+    #[prost(uint64, tag = "1")]
+    pub at: u64,
+    /// Identity of the phase of the block that is gone on from.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub identity: ::prost::bytes::Bytes,
+    /// Its index there.
+    #[prost(uint64, tag = "3")]
+    pub index: u64,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub hash: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "5")]
+    pub global_exec_index: u64,
 }
 /// Proves that the block is final.
 #[derive(Clone, PartialEq, ::prost::Message)]
