@@ -222,7 +222,7 @@ fn chain(c: &mut Client) {
     let stretch = c.get("/v1/chain?from=2").is(200).body;
     let stretch: moult_types::message::Blocks = moult_types::decode(&stretch).expect("a stretch");
     let top = stretch.blocks.last().expect("a block");
-    assert_eq!((stretch.blocks[0].global.0, stretch.certificate.hash), (2, top.hash));
+    assert_eq!((stretch.blocks[0].global.0, stretch.proof.certificate().hash), (2, top.hash));
     for path in ["/v1/chain?from=0", "/v1/chain?from=18446744073709551615"] {
         c.get(path).refused(404, "not-found");
     }
