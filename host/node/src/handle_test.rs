@@ -75,7 +75,7 @@ fn handle(dir: &std::path::Path, limits: NodeLimits) -> (NodeHandle, Queues) {
     let state = WorkingState::new(store.state(), 1 << 20).expect("a state");
     let metrics = Metrics::default();
     let (shared, queues) =
-        Shared::new(config, keys, id, genesis.chain(), store, state, modules, metrics, view)
+        Shared::new(config, keys, id, genesis.chain(), store, state, modules, None, metrics, view)
             .expect("randomness");
     (NodeHandle { shared }, queues)
 }

@@ -29,9 +29,9 @@ fn modules(bug: Planted) -> Modules {
 
 /// Runs seeds until one fails: how many it took, and how it failed.
 fn caught(planted: Planted, seeds: u64) -> Option<(u64, Violation)> {
-    use ReplicaBug::{AbortBelowCommit, CommitAfterAbort};
+    use ReplicaBug::{AbortBelowCommit, CommitAfterAbort, DropsPrepared, NoRecursion};
     let plan = match planted {
-        Planted::Replica(AbortBelowCommit | CommitAfterAbort) => Plan::aborts(),
+        Planted::Replica(AbortBelowCommit | CommitAfterAbort | DropsPrepared | NoRecursion) => Plan::aborts(),
         _ => Plan::short(),
     };
     let (plan, modules) = (Plan { planted: Some(planted), ..plan }, modules(planted));
@@ -110,6 +110,9 @@ fn bugs_of_the_replica() {
         (CommitWithoutCertificate, &["durable certificate"]),
         (AbortBelowCommit, &["no hidden commit"]),
         (CommitAfterAbort, &["no hidden commit"]),
+        // Nobody prepares a resume block that goes on from below what is final here: no fork, a stop.
+        (NoRecursion, &["liveness"]),
+        (DropsPrepared, &["liveness"]),
     ]
     .map(|(bug, checks)| (Planted::Replica(bug), checks))
     .into();
@@ -179,16 +182,4 @@ fn bugs_of_raft() {
     ];
     let cases: Vec<Case> = names.map(|name| (Planted::Raft(name), BY_AN_ENGINE)).into();
     all_are_caught(&cases);
-}
-
-#[test]
-fn a_fallback_aborted_before_it_resumed_decides_alone() {
-    // Nobody prepares a resume block that goes on from below what is final here: no fork, a stop.
-    assert_eq!(caught_in(Planted::NoRecursion, 300, Plan::aborts()), "liveness");
-}
-
-#[test]
-fn prepared_blocks_that_are_dropped_with_their_phase() {
-    let property = caught_in(Planted::DropsPrepared, 300, Plan::aborts());
-    assert_eq!(property, "liveness");
 }
