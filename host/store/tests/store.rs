@@ -324,9 +324,9 @@ fn audits_are_served_stretches_that_end_where_certificates_are() {
     let (mut from, mut tops) = (GlobalIndex(1), Vec::new());
     while let Some(stretch) = store.certified_stretch(from, (EpochNumber(0), 0), 1).expect("read") {
         let top = stretch.blocks.last().expect("a block");
-        assert_eq!((stretch.blocks[0].global, stretch.certificate.hash), (from, top.hash));
+        assert_eq!((stretch.blocks[0].global, stretch.proof.certificate().hash), (from, top.hash));
         assert_eq!(stretch.batches.len(), stretch.blocks.len());
-        assert!(stretch.certificate.bodies.is_empty());
+        assert!(stretch.proof.certificate().bodies.is_empty());
         tops.push(top.global.0);
         from = top.global.next();
     }
