@@ -50,8 +50,9 @@ pub(crate) struct Args {
     /// Run modules as native code: several times faster, and not what votes.
     #[arg(long)]
     native: bool,
-    /// Sizes of the runs: `short`, `long` (larger committees), `switch` (epoch changes without
-    /// faults), `quiet` (nothing happens).
+    /// Sizes of the runs: `short`, `long` (larger committees), `aborts` (engines that fail and are
+    /// given up by a quorum, always), `switch` (epoch changes without faults), `quiet` (nothing
+    /// happens).
     #[arg(long, default_value = "short")]
     plan: String,
     /// Leave out a kind of fault or change, or `byzantine`, `bad-links`, `changes`, `faults`.
@@ -124,9 +125,10 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
     let mut plan = match args.plan.as_str() {
         "short" => Plan::short(),
         "long" => Plan::long(),
+        "aborts" => Plan::aborts(),
         "switch" => Plan::switch(),
         "quiet" => Plan::quiet(),
-        other => anyhow::bail!("there is no plan `{other}`: short, long, switch or quiet"),
+        other => anyhow::bail!("there is no plan `{other}`: short, long, aborts, switch or quiet"),
     };
     let known = |name: &String| {
         let kinds = moult_sim::FAULT_KINDS.iter().chain(&moult_sim::CHANGE_KINDS).chain(&WHOLE_GROUPS);
