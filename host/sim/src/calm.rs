@@ -104,11 +104,14 @@ impl World {
         })
     }
 
-    /// Keys that are as good as broken: of liars, and of who signs nothing for now.
+    /// Keys that are as good as broken: of liars, of who runs a hostile engine, and of who signs
+    /// nothing for now.
     fn faulty_keys(&self) -> BTreeSet<PublicKey> {
-        let is_faulty =
-            |node: &&crate::node::Node| node.byzantine || node.disk.is_replaced() || node.disk.is_damaged();
-        self.nodes.iter().filter(is_faulty).map(|node| node.public).collect()
+        let hostile = self.plan.hostile.as_ref().map(|hostile| hostile.node);
+        let is_faulty = |(place, node): &(usize, &crate::node::Node)| {
+            node.byzantine || hostile == Some(*place) || node.disk.is_replaced() || node.disk.is_damaged()
+        };
+        self.nodes.iter().enumerate().filter(is_faulty).map(|(_, node)| node.public).collect()
     }
 
     /// Whether a node's faults, with all others of its kind, are what the committees bear.

@@ -53,7 +53,7 @@ async fn certificates_no_key_and_other_protocols_are_refused() {
     node.lets_in(&[key(2)]);
     refused(&node, Presents::Certificate, b"moult/2").await;
     refused(&node, Presents::Nothing, b"moult/2").await;
-    refused(&node, Presents::RawKey(2), b"moult/2").await;
+    refused(&node, Presents::RawKey(2), b"moult/1").await;
     eventually("counted", || node.net.stats().handshakes_failed == 3).await;
 }
 

@@ -72,9 +72,9 @@ pub(super) fn certified(
 /// What `moult verify-chain` checks: canonical bytes, as peers get them.
 pub(super) async fn chain(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
     let params = parse::Params::parse(request.uri(), ["from", "epoch", "phase"])?;
-    let from = params.number(1, "`from`", 1)?;
-    let epoch = EpochNumber(params.number(0, "`epoch`", 0)?);
-    let phase = Phase::try_from(params.number(0, "`phase`", 0)?)
+    let from = params.number(0, "`from`", 1)?;
+    let epoch = EpochNumber(params.number(1, "`epoch`", 0)?);
+    let phase = Phase::try_from(params.number(2, "`phase`", 0)?)
         .map_err(|_| ApiError::bad_request("`phase` is larger than any"))?;
     let (store, bytes_max) = (app.shared.store.clone(), app.shared.config.limits.serve_bytes_max);
     let found = blocking(move || store.certified_stretch(GlobalIndex(from), (epoch, phase), bytes_max)).await;

@@ -80,6 +80,7 @@ fn busy() -> Metrics {
     let metrics = Metrics::default();
     let network = StatsSnapshot { dials_failed: 3, ..StatsSnapshot::default() };
     metrics.epoch_started(&start(0), Some(network));
+    metrics.shadow(&ShadowState::Complete);
     metrics.event(&ordered(1, 0));
     metrics.event(&ordered(2, 1));
     metrics.event(&Event::Final { index: CommitIndex(2), global: GlobalIndex(2), time_ms: 0, latency_ms: 4 });
