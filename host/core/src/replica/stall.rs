@@ -33,7 +33,8 @@ pub(super) struct Stall {
     /// Since when a quorum is heard.
     quorum_since_ms: Option<u64>,
     began_ms: u64,
-    /// Batches that the engine was told of, with the time, oldest first; some are final since.
+    /// Batches that the engine was told of, with the time, oldest first; some are final since the
+    /// last housekeeping.
     told: VecDeque<(Digest, u64)>,
     known: BTreeSet<Digest>,
     /// The oldest of them, who holds it too, and when they were asked last.
@@ -54,6 +55,12 @@ impl Stall {
 
     pub(super) fn take_reason(&mut self) -> String {
         std::mem::take(&mut self.reason)
+    }
+
+    /// Forgets the batches that wait no longer: there are as many as are pending at most.
+    fn forget_final(&mut self, is_pending: impl Fn(&Digest) -> bool) {
+        self.told.retain(|(digest, _)| is_pending(digest));
+        self.known.retain(is_pending);
     }
 
     /// The engine was told of a batch.
@@ -80,6 +87,9 @@ impl Replica {
 
     pub(super) fn housekeep_stall(&mut self) {
         self.note_quorum();
+        // Also where nothing can be aborted, or they would pile up.
+        let pending = &self.pending;
+        self.stall.forget_final(|digest| pending.contains_key(digest));
         if !self.may_abort() || self.closing() || self.epoch.me.is_none() {
             return;
         }
@@ -137,23 +147,11 @@ impl Replica {
             return (age_ms >= timeout_ms)
                 .then(|| format!("the chain did not resume within {timeout_ms} ms"));
         }
-        let (batch, told_ms) = self.oldest_waiting()?;
+        let (batch, told_ms) = *self.stall.told.front()?;
         let age_ms = self.now.mono_ms - since_ms.max(told_ms);
         let held_by = self.ask_about(batch, age_ms >= timeout_ms / ASK_AFTER);
         (age_ms >= timeout_ms && held_by)
             .then(|| format!("a batch that a quorum holds was not final within {timeout_ms} ms"))
-    }
-
-    /// The batch that waits longest of those that the engine was told of.
-    fn oldest_waiting(&mut self) -> Option<(Digest, u64)> {
-        while let Some((digest, told_ms)) = self.stall.told.front().copied() {
-            if self.pending.contains_key(&digest) {
-                return Some((digest, told_ms));
-            }
-            self.stall.told.pop_front();
-            self.stall.known.remove(&digest);
-        }
-        None
     }
 
     /// Sees to it that everybody holds a batch, and asks whether it waits there, too. Whether a
@@ -285,5 +283,23 @@ impl Replica {
             self.send(self.members(), Message::Opening { epoch, phase, bundle: bundle.clone() });
             self.on_opening(epoch, phase, bundle);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_waits_is_remembered() {
+        let mut stall = Stall::default();
+        let [first, second, third] = [1, 2, 3].map(|n| Digest([n; 32]));
+        for (at_ms, digest) in [(1, first), (2, second), (3, third), (4, second)] {
+            stall.note_told(digest, at_ms);
+        }
+        stall.forget_final(|digest| *digest != first);
+        assert_eq!(stall.told, [(second, 2), (third, 3)], "since it was told of first");
+        stall.forget_final(|_| false);
+        assert!(stall.told.is_empty() && stall.known.is_empty());
     }
 }
