@@ -111,7 +111,14 @@ impl World {
             it.disk.now.applied = moult_types::GlobalIndex(0);
         }
         if plan.has_bug(Bug::PositionOfEpoch)
-            && let Some(base) = it.disk.now.epoch_of(it.disk.now.applied).map(|start| start.base)
+            && let Some(base) = it
+                .disk
+                .now
+                .epochs
+                .iter()
+                .rev()
+                .map(|start| start.base)
+                .find(|base| *base < it.disk.now.applied)
         {
             it.disk.now.applied.0 -= base.0;
         }

@@ -33,11 +33,11 @@ pub(super) struct Stall {
     /// Since when a quorum is heard.
     quorum_since_ms: Option<u64>,
     began_ms: u64,
-    /// Batches that the engine was told of, with the time, oldest first; some are final since the
-    /// last housekeeping.
+    /// Batches that the engine was told of, with the time, oldest first but for those that were
+    /// passed over; some are final since the last housekeeping.
     told: VecDeque<(Digest, u64)>,
     known: BTreeSet<Digest>,
-    /// The oldest of them, who holds it too, and when they were asked last.
+    /// The first of them, who holds it too, and when they were asked last.
     oldest: Option<(Digest, BTreeSet<AuthorityIndex>, u64)>,
     suspects: BTreeMap<AuthorityIndex, u64>,
     suspected_ms: Option<u64>,
@@ -61,6 +61,16 @@ impl Stall {
     fn forget_final(&mut self, is_pending: impl Fn(&Digest) -> bool) {
         self.told.retain(|(digest, _)| is_pending(digest));
         self.known.retain(is_pending);
+    }
+
+    /// A quorum does not wait for the batch that was asked about, or did not say so: the next one
+    /// is asked about. It may be final elsewhere, or never reach a quorum, and must not hide those
+    /// that everybody waits for.
+    fn pass_over(&mut self) {
+        self.oldest = None;
+        if !self.told.is_empty() {
+            self.told.rotate_left(1);
+        }
     }
 
     /// The engine was told of a batch.
@@ -169,7 +179,11 @@ impl Replica {
         if self.epoch.committee.is_quorum(held_by) {
             return true;
         }
-        if *asked_ms + RESAY_MS <= now_ms || *asked_ms == 0 {
+        if *asked_ms != 0 && *asked_ms + RESAY_MS <= now_ms {
+            self.stall.pass_over();
+            return false;
+        }
+        if *asked_ms == 0 {
             *asked_ms = now_ms;
             if let Some(held) = self.pending.get(&batch).cloned() {
                 self.tell_engine(&held);
@@ -299,6 +313,8 @@ mod tests {
         }
         stall.forget_final(|digest| *digest != first);
         assert_eq!(stall.told, [(second, 2), (third, 3)], "since it was told of first");
+        stall.pass_over();
+        assert_eq!(stall.told, [(third, 3), (second, 2)], "asked about next");
         stall.forget_final(|_| false);
         assert!(stall.told.is_empty() && stall.known.is_empty());
     }
