@@ -168,8 +168,10 @@ impl Disk {
 
     /// Whether all that the guard saw final is there again.
     pub(crate) fn is_repaired(&self) -> bool {
-        let epoch = self.now.epochs.last().map_or(0, |start| start.manifest.number.0);
-        self.guard.final_mark.0 <= self.now.last_final && self.guard.epoch <= epoch
+        let epoch = self.now.epochs.last().map_or(EpochNumber(0), |start| start.manifest.number);
+        let phase = self.now.phases_of(epoch).last().map_or(0, |record| record.phase);
+        self.guard.final_mark.0 <= self.now.last_final
+            && (self.guard.epoch, self.guard.phase) <= (epoch.0, phase)
     }
 
     #[cfg(feature = "planted")]
@@ -274,7 +276,8 @@ impl Disk {
             return Err(LoadError::Lost(shorter));
         }
         let epoch = self.now.epochs.last().map_or(genesis.manifest.number, |start| start.manifest.number);
-        self.is_replaced &= mark > have || guard.epoch > epoch.0;
+        let phase = self.now.phases_of(epoch).last().map_or(0, |record| record.phase);
+        self.is_replaced &= mark > have || (guard.epoch, guard.phase) > (epoch.0, phase);
         if let Some(damaged) = self.damaged() {
             return Err(LoadError::Damaged(damaged));
         }

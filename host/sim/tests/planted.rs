@@ -124,8 +124,11 @@ fn bugs_of_the_shell() {
     let cases: Vec<Case> = [
         // Before it signs anything twice it shows a commit that rests on nothing durable.
         (Bug::GuardUnsynced, &["durable certificate", "one digest a slot", "no fork"][..]),
-        (Bug::StoreUnsynced, &["recovery", "guard behind the store", "one digest a slot", "density"]),
-        (Bug::ReleasedBeforeSync, &["one digest a slot"]),
+        (
+            Bug::StoreUnsynced,
+            &["durable certificate", "recovery", "guard behind the store", "one digest a slot", "density"],
+        ),
+        (Bug::ReleasedBeforeSync, &["durable certificate", "one digest a slot"]),
         (Bug::WriteErrorIgnored, &["store", "one digest a slot"]),
         (Bug::ReplayFromApplied, &["store", "exactly once"]),
         (Bug::PositionFallsToZero, &["state root", "store", "exactly once"]),
@@ -136,7 +139,7 @@ fn bugs_of_the_shell() {
         (Bug::SignaturesUnchecked, &["certificates", "agreement", "integrity"]),
         (Bug::BlockSkipped, &["store"]),
         (Bug::StateOfNode, &["state root"]),
-        (Bug::EpochInTwoRecords, &["one successor", "recovery"]),
+        (Bug::EpochInTwoRecords, &["one successor", "recovery", "barrier"]),
         (Bug::ToldBeforeExecuted, &["one receipt", "durability"]),
         (Bug::ReplacedStoreSigns, &["a replaced store signs nothing"]),
     ]

@@ -5,21 +5,24 @@ use std::collections::BTreeMap;
 
 use moult_core::governance::Ledger;
 use moult_core::io::EpochStart;
-use moult_types::{BlockRecord, EpochIdentity};
+use moult_types::{BlockRecord, Digest, EpochIdentity};
 
 use crate::report::Violation;
 
 #[derive(Default)]
 pub(crate) struct Barriers {
-    /// By epoch: the barrier.
-    set: BTreeMap<EpochIdentity, u64>,
+    /// By epoch: the barrier, as it follows from each chain that was final in a step. There may be
+    /// more than one where an authority is a quorum by itself: what it made final and lost before it
+    /// was synced never left it.
+    set: BTreeMap<EpochIdentity, BTreeMap<Digest, u64>>,
     /// By epoch: the highest index executed or prepared anywhere.
     reached: BTreeMap<EpochIdentity, u64>,
 }
 
 impl Barriers {
     fn check(&self, node: usize, identity: EpochIdentity) -> Result<(), Violation> {
-        match (self.set.get(&identity), self.reached.get(&identity)) {
+        let barrier = self.set.get(&identity).and_then(|set| set.values().max());
+        match (barrier, self.reached.get(&identity)) {
             (Some(barrier), Some(reached)) if reached > barrier => {
                 let what = format!("node {node}: {reached} is past the barrier {barrier} of {identity:?}");
                 Err(Violation::new("barrier", what))
@@ -46,7 +49,7 @@ impl Barriers {
         let Some(barrier) = ledger.barrier() else { return Ok(()) };
         let identity = ledger.identity;
         let barrier = ledger.commit.0 + barrier.0 - ledger.index.0;
-        let set = *self.set.entry(identity).or_insert(barrier);
+        let set = *self.set.entry(identity).or_default().entry(ledger.hash).or_insert(barrier);
         if set != barrier {
             let what = format!("node {node}: barrier {barrier} of {identity:?}, others: {set}");
             return Err(Violation::new("barrier", what));
@@ -56,7 +59,8 @@ impl Barriers {
 
     pub(crate) fn epoch(&self, node: usize, start: &EpochStart) -> Result<(), Violation> {
         let Some(follows) = start.manifest.follows else { return Ok(()) };
-        if self.set.get(&follows.identity) != Some(&follows.index.0) {
+        let set = self.set.get(&follows.identity);
+        if set.and_then(|set| set.get(&follows.hash)) != Some(&follows.index.0) {
             let what = format!("node {node}: epoch {} begins elsewhere: {follows:?}", start.manifest.number);
             return Err(Violation::new("barrier", what));
         }
