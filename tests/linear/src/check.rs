@@ -53,15 +53,45 @@ impl fmt::Display for Line<'_> {
 ///
 /// # Errors
 /// The first key that is not linearizable.
+///
+/// # Panics
+/// A key's history is too entangled to be decided.
 pub fn check(history: &History) -> Result<(), NotLinearizable> {
-    for (key, entries) in &history.keys {
-        Search::new(entries).run().map_err(|(order, stuck)| NotLinearizable {
-            key: key.clone(),
-            order: order.iter().map(|&i| entries[i].clone()).collect(),
-            stuck: stuck.iter().map(|&i| entries[i].clone()).collect(),
-        })?;
-    }
+    let undecided = decide(history, TRIED_MAX)?;
+    assert!(undecided == 0, "the history is too entangled to be decided: fewer clients a key");
     Ok(())
+}
+
+/// Checks every key, and gives one up after so many states of its search, each of some 200 bytes;
+/// answers with how many were given up.
+///
+/// # Errors
+/// The first key that is not linearizable.
+pub fn decide(history: &History, tried_max: usize) -> Result<usize, NotLinearizable> {
+    let mut undecided = 0;
+    for (key, entries) in &history.keys {
+        match Search::new(entries).run(tried_max) {
+            Found::Order => {}
+            Found::TooMany => undecided += 1,
+            Found::None(order, stuck) => {
+                return Err(NotLinearizable {
+                    key: key.clone(),
+                    order: order.iter().map(|&i| entries[i].clone()).collect(),
+                    stuck: stuck.iter().map(|&i| entries[i].clone()).collect(),
+                });
+            }
+        }
+    }
+    Ok(undecided)
+}
+
+/// What a search came to.
+enum Found {
+    Order,
+    /// The longest order, and what could come next and does not fit.
+    None(Vec<usize>, Vec<usize>),
+    /// It was given up.
+    TooMany,
 }
 
 /// The value after an operation, if its outcome fits the value before it.
@@ -155,12 +185,15 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn run(mut self) -> Result<(), (Vec<usize>, Vec<usize>)> {
+    fn run(mut self, tried_max: usize) -> Found {
         // The next place to try, at each depth.
         let mut from = 0;
         loop {
             if self.taken.len() == self.entries.len() {
-                return Ok(());
+                return Found::Order;
+            }
+            if self.tried.len() >= tried_max {
+                return Found::TooMany;
             }
             if let Some(place) = self.without_effect().filter(|_| from == 0) {
                 self.take(place, true);
@@ -173,7 +206,10 @@ impl<'a> Search<'a> {
             }
             self.note_longest();
             loop {
-                let Some(last) = self.path.pop() else { return Err(self.longest) };
+                let Some(last) = self.path.pop() else {
+                    let (order, stuck) = self.longest;
+                    return Found::None(order, stuck);
+                };
                 self.taken.remove(last.place);
                 self.value = last.before;
                 if !last.is_only {
@@ -197,10 +233,6 @@ impl<'a> Search<'a> {
     /// The first place from `from` on that may be next in the order: called before any open
     /// operation returned, with a fitting outcome, and not tried with this past.
     fn next_fit(&mut self, from: usize) -> Option<usize> {
-        assert!(
-            self.tried.len() < TRIED_MAX,
-            "the history is too entangled to be decided: fewer clients a key"
-        );
         let candidates: Vec<usize> = self.candidates().filter(|&place| place >= from).collect();
         candidates.into_iter().find(|&place| {
             let entry = &self.entries[self.calls[place]];
@@ -247,5 +279,5 @@ impl<'a> Search<'a> {
 
 /// Operations of the found order that a message shows.
 const SHOWN: usize = 12;
-/// Memory for one key's search: some 200 bytes for each.
+/// States of one key's search.
 const TRIED_MAX: usize = 4_000_000;

@@ -13,5 +13,5 @@ mod check;
 mod history;
 mod tests;
 
-pub use check::{NotLinearizable, check};
+pub use check::{NotLinearizable, check, decide};
 pub use history::{Entry, History, Outcome, Request, Value};

@@ -233,3 +233,11 @@ fn true_histories_pass_and_their_mutations_are_found() {
         assert!(!fits(&mutated));
     }
 }
+
+#[test]
+fn a_search_that_takes_too_long_is_given_up_and_counted() {
+    let mut history = History::default();
+    history.push("k", write(0, 1, 7));
+    assert_eq!(decide(&history, 0).unwrap(), 1);
+    assert_eq!(decide(&history, 10).unwrap(), 0);
+}

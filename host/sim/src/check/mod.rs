@@ -222,15 +222,15 @@ impl Checks {
     }
 
     /// At the end: everything that was promised is there.
-    pub(crate) fn finish(&self, nodes: &[Node], clients: &Clients) -> Result<(), Violation> {
+    pub(crate) fn finish(&self, nodes: &[Node], clients: &Clients) -> Result<usize, Violation> {
         self.model.finish(clients)?;
-        clients.check_history()?;
+        let undecided = clients.check_history()?;
         for (i, node) in nodes.iter().enumerate().filter(|(_, node)| !node.byzantine) {
             if node.disk.now.applied < clients.acked_max {
                 return Err(Violation::new("durability", format!("node {i} lacks acknowledged blocks")));
             }
             self.model.compare(i, node.disk.now.applied, &node.disk.now.state)?;
         }
-        Ok(())
+        Ok(undecided)
     }
 }
