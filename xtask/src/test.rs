@@ -252,14 +252,14 @@ impl Suite {
         Ok(!failed)
     }
 
-    /// The same seeds every time, and a third as many that nobody ran before; with components fewer.
+    /// The same seeds every time, and a tenth as many that nobody ran before; with components fewer.
     fn simulate(&mut self) -> Result<()> {
         let seeds = if self.quick { 30 } else { self.seeds };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
         let fresh = now.as_secs() * 1000;
         for engine in ["pbft", "raft"] {
             self.seeds_of(&["--engine", engine, "--native"], 0, seeds)?;
-            self.seeds_of(&["--engine", engine, "--native"], fresh, seeds / 3)?;
+            self.seeds_of(&["--engine", engine, "--native"], fresh, seeds / 10)?;
             self.seeds_of(&["--engine", engine], fresh, seeds / 15)?;
         }
         Ok(())
