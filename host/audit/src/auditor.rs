@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use moult_core::governance::{Ledger, Present, ProposalRecord, block_time, check_manifest, note_times};
 use moult_core::io::EpochStart;
+use moult_core::kernel::Phases;
 use moult_crypto::Keyring;
 use moult_types::block::link;
 use moult_types::message::Blocks;
 use moult_types::phase::{FinalityProof, Phase, Resumed, Resumption};
 use moult_types::{
-    AuthorityIndex, BlockRecord, ChainId, CommitIndex, Committee, Digest, EpochIdentity, EpochNumber,
-    Genesis, GlobalIndex, HeldBatch, Manifest, ProposalId, Scope, SignedBatch, Transaction,
+    AuthorityIndex, BlockRecord, Certificate, ChainId, CommitIndex, Committee, Digest, EpochIdentity,
+    EpochNumber, Genesis, GlobalIndex, HeldBatch, Manifest, ProposalId, Scope, SignedBatch, Transaction,
 };
 
 use crate::error::AuditError;
-use crate::finality::{Judges, voters};
 use crate::report::{Audit, BlockPlace, EpochReport, FallbackReport, ProposalReport};
 
 /// An epoch as it follows from the blocks before it.
@@ -56,8 +56,9 @@ impl Epoch {
         })
     }
 
-    fn judges(&self) -> Judges<'_> {
-        Judges {
+    /// What proofs of the epoch are held against.
+    fn phases(&self) -> Phases<'_> {
+        Phases {
             first: self.manifest.identity(),
             base: self.base,
             committee: &self.committee,
@@ -65,6 +66,11 @@ impl Epoch {
             window_blocks: self.manifest.limits.window_blocks,
         }
     }
+}
+
+/// Whose votes are in a certificate.
+fn voters(certificate: &Certificate) -> Vec<AuthorityIndex> {
+    certificate.votes.iter().map(|vote| vote.author).collect()
 }
 
 /// Checks a chain from its genesis on.
@@ -186,12 +192,12 @@ impl Auditor {
     }
 
     fn check_proof(&self, top: &BlockRecord, stretch: &Blocks) -> Result<Vec<AuthorityIndex>, AuditError> {
-        let judges = self.epoch.judges();
-        judges.check_final(top, &stretch.proof).map_err(|reason| AuditError::Certificate {
+        self.epoch.phases().check_final(top, &stretch.proof).map_err(|reason| AuditError::Certificate {
             global: top.global,
             index: top.block.index,
             reason: reason.to_string(),
-        })
+        })?;
+        Ok(voters(stretch.proof.certificate()))
     }
 
     /// A fallback of the epoch goes on from the last block that was fed.
@@ -201,8 +207,7 @@ impl Auditor {
         if self.ledger.is_at_barrier() || resumption.phase <= self.epoch.phase {
             return Err(wrong("no phase can follow there".into()));
         }
-        let point =
-            self.epoch.judges().phases().check_resumption(resumption).map_err(|e| wrong(e.to_string()))?;
+        let point = self.epoch.phases().check_resumption(resumption).map_err(|e| wrong(e.to_string()))?;
         let (index, hash) = self.epoch.top;
         if (point.global, point.identity, point.index, point.hash)
             != (global, self.epoch.identity, index, hash)
@@ -216,7 +221,7 @@ impl Auditor {
         self.close_proposals(cancelled);
         self.audit.certificates += 1;
         if let Some(report) = self.audit.epochs.last_mut() {
-            report.note_certificate(&voters(&FinalityProof::Committed(resumption.certificate.clone())));
+            report.note_certificate(&voters(&resumption.certificate));
             let engine = self.epoch.manifest.engine(resumption.phase);
             report.fallbacks.push(FallbackReport {
                 phase: resumption.phase,

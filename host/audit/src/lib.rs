@@ -8,7 +8,6 @@
 
 mod auditor;
 mod error;
-mod finality;
 mod report;
 
 pub use auditor::Auditor;

@@ -21,8 +21,7 @@ const RETRY_US: u64 = 1_500_000;
 /// Most transactions of one client that wait for their acknowledgement.
 const OPEN_MAX: usize = 24;
 
-/// States of the search for an order of one key's operations, after which it is given up: usual ones
-/// need some thousands.
+/// States of the search for an order of one key's operations, after which it is given up.
 const TRIED_MAX: usize = 200_000;
 
 /// All clients.
