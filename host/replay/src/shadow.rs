@@ -202,7 +202,7 @@ impl Shadow {
         let (result, took_us) = timed(|| self.engine.init(settings, recovered));
         self.count(took_us, fuel);
         match result {
-            Ok(Ok(outcome)) => self.take(0, &outcome),
+            Ok(Ok(outcome)) => self.take(0, CommitIndex(0), &outcome),
             Ok(Err(
                 InitError::BadConfig(text) | InitError::Unsuitable(text) | InitError::CorruptRecords(text),
             )) => {
@@ -238,9 +238,9 @@ impl Shadow {
             self.step(now_ms, events);
         }
         for event in &step.events {
-            if let Event::Final { index, .. } = event {
-                self.committed = self.committed.max(*index);
-                self.matching.on_final(*index);
+            if let Some(index) = final_index(event) {
+                self.committed = self.committed.max(index);
+                self.matching.on_final(index);
             }
         }
     }
@@ -308,16 +308,19 @@ impl Shadow {
             return;
         }
         self.now_ms = now_ms;
+        let told = events.iter().filter_map(final_index).max().unwrap_or(CommitIndex(0));
         let fuel = self.fuel();
         let (result, took_us) = timed(|| self.engine.step(now_ms, events));
         self.count(took_us, fuel);
         match result {
-            Ok(outcome) => self.take(now_ms, &outcome),
+            Ok(outcome) => self.take(now_ms, told, &outcome),
             Err(fault) => self.fail(&fault),
         }
     }
 
-    fn take(&mut self, now_ms: NowMs, outcome: &Outcome) {
+    /// What it asked for in a step in which it was told that blocks up to `told` are final: those
+    /// that it did not order itself are no gap in its commits.
+    fn take(&mut self, now_ms: NowMs, told: CommitIndex, outcome: &Outcome) {
         self.sent.count(outcome);
         for action in &outcome.release {
             match action {
@@ -333,7 +336,7 @@ impl Shadow {
                     self.asked.retain(|slot| slot.kind != mark.kind || (slot.a, slot.b) > (mark.a, mark.b))
                 }
                 Action::Commit(commit) if commit.index <= self.committed => {}
-                Action::Commit(commit) if commit.index == self.committed.next() => {
+                Action::Commit(commit) if [self.committed.next(), told.next()].contains(&commit.index) => {
                     self.committed = commit.index;
                     self.matching.on_own(commit.index, &commit.batches, now_ms);
                 }
@@ -375,6 +378,13 @@ impl Shadow {
 fn timer(event: &Event) -> Option<u64> {
     match event {
         Event::Timer(id) => Some(*id),
+        _ => None,
+    }
+}
+
+fn final_index(event: &Event) -> Option<CommitIndex> {
+    match event {
+        Event::Final { index, .. } => Some(*index),
         _ => None,
     }
 }

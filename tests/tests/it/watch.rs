@@ -48,18 +48,13 @@ fn an_engine_is_let_in_after_its_shadow_run_and_records_of_both_run_again() {
     // Nobody votes by hand: the policy waits until the candidate was fed enough, and approves.
     let active = carry_through(&cluster, 0, &modules(&cluster, &[("engine", "pbft-reverse")]), &ALL);
     load.until_more(50);
-    let seen: Value = cluster.client(0).get(&format!("/v1/proposals/{}", active.id)).expect("it answers");
-    let shadow = &seen["shadow"];
-    assert_eq!(shadow["state"], "complete", "{shadow}");
-    assert_eq!(shadow["reason"], Value::Null, "{shadow}");
-    assert!(
-        shadow["events"].as_u64() >= Some(100) && shadow["commits"]["live"].as_u64() >= Some(10),
-        "{shadow}"
-    );
-    assert!(shadow["candidate"]["fuel"].as_u64() > Some(0), "{shadow}");
-    assert_eq!(cluster.client(0).number("shadow_runs_ended_total{result=\"complete\"}"), Ok(1));
-    assert_eq!(cluster.client(0).number("records_begun_total"), Ok(2), "one for each engine");
-    assert_eq!(cluster.client(0).number("records_cut_short_total"), Ok(0));
+    let approved =
+        ALL.iter().filter(|index| approved_after_its_shadow_run(&cluster, **index, active.id)).count();
+    assert!(approved >= 3, "{approved} nodes, a quorum is three");
+    for index in ALL {
+        assert_eq!(cluster.client(index).number("records_begun_total"), Ok(2), "one for each engine");
+        assert_eq!(cluster.client(index).number("records_cut_short_total"), Ok(0));
+    }
     load.finish(&cluster, 0);
 
     // A node serves all that it takes to check the chain from the genesis.
@@ -78,7 +73,8 @@ fn an_engine_is_let_in_after_its_shadow_run_and_records_of_both_run_again() {
     let data = cluster.node(2).dir.join("data");
     let stored =
         json(&run_ok(&["verify-chain", "--genesis", text(&genesis), "--data-dir", text(&data), "--json"]));
-    assert_eq!(stored["audit"]["epochs"][0], audit["audit"]["epochs"][0]);
+    let blocks = |audit: &Value| audit["audit"]["epochs"][0]["blocks"].as_u64();
+    assert!(blocks(&stored) >= Some(10) && blocks(&stored) == blocks(&audit), "{stored}");
     refuses_another_genesis(&cluster, &data);
 
     for index in ALL {
@@ -97,9 +93,26 @@ fn an_engine_is_let_in_after_its_shadow_run_and_records_of_both_run_again() {
     let same = json(&run_ok(&["replay", text(record), "--engine", "pbft", "--json"]));
     let commits = &same["shadow"]["commits"];
     assert_eq!(commits["equal"], commits["live"], "{same}");
+    // It leads in another order, so that it hears little that it can answer to.
     let other = json(&run_ok(&["replay", text(record), "--engine", "pbft-reverse", "--json"]));
     assert_eq!(other["shadow"]["end"], Value::Null, "{other}");
     assert_eq!(other["shadow"]["commits"]["other"], 0, "{other}");
+}
+
+/// Whether the node's own run of the candidate was fed as much as the policy asks for. One node
+/// may not have come so far when the votes of the others were a quorum.
+fn approved_after_its_shadow_run(cluster: &Cluster, index: usize, proposal: u64) -> bool {
+    let mut client = cluster.client(index);
+    let seen: Value = client.get(&format!("/v1/proposals/{proposal}")).expect("it answers");
+    let shadow = &seen["shadow"];
+    let fed = (shadow["events"].as_u64(), shadow["commits"]["live"].as_u64());
+    if !(fed.0 >= Some(100) && fed.1 >= Some(10)) {
+        return false;
+    }
+    assert_eq!((&shadow["state"], &shadow["reason"]), (&"complete".into(), &Value::Null), "{shadow}");
+    assert!(shadow["candidate"]["fuel"].as_u64() > Some(0), "{shadow}");
+    assert_eq!(client.number("shadow_runs_ended_total{result=\"complete\"}"), Ok(1));
+    true
 }
 
 /// A store or a chain is refused by name where the genesis is another.

@@ -4,8 +4,8 @@ use moult_core::ports::{EngineInstance, Fault};
 use moult_module::{Limits, NativeEngine};
 use moult_pbft_reverse::PbftReverse;
 use moult_replay::{Beside, RecordLimits, RecordReader, Recorder, ShadowEnd, ShadowReport, Start, replay};
-use moult_sdk::engine::{Event, Info, InitError, Outcome, Recovered, Settings};
-use moult_sdk::{AuthorityIndex, Committee, NowMs};
+use moult_sdk::engine::{Action, Commit, Event, Info, InitError, Outcome, Recovered, Settings};
+use moult_sdk::{AuthorityIndex, CommitIndex, Committee, NowMs};
 use moult_types::{ChainId, EpochIdentity, EpochNumber, ModuleHash, ModulePin};
 
 use crate::net::{Net, pbft};
@@ -100,6 +100,47 @@ fn another_engine_is_told_apart_and_is_not_blamed() {
     assert_eq!(report.commits.live, 40);
     assert_eq!(report.commits.other, 0, "it orders nothing else");
     assert!(report.commits.missed > 0 && report.commits.equal < 40, "{report:?}");
+}
+
+/// An engine that hears nothing but what is final, and commits so many blocks above it at once.
+struct Follower {
+    above: u64,
+}
+
+impl EngineInstance for Follower {
+    fn describe(&mut self) -> Result<Info, Fault> {
+        pbft().describe()
+    }
+
+    fn init(&mut self, _: &Settings, _: Option<&Recovered>) -> Result<Result<Outcome, InitError>, Fault> {
+        Ok(Ok(Outcome::default()))
+    }
+
+    fn step(&mut self, _: NowMs, events: Vec<Event>) -> Result<Outcome, Fault> {
+        let mut outcome = Outcome::default();
+        for event in &events {
+            if let Event::Final { index, .. } = event {
+                let index = CommitIndex(index.0 + self.above);
+                let commit = Commit { index, batches: Vec::new(), round: 0, leader: None };
+                outcome.release.push(Action::Commit(commit));
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn judge(&mut self, _: &Committee, _: &[u8]) -> Result<Option<AuthorityIndex>, Fault> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn what_became_final_without_it_is_no_gap_in_its_commits() {
+    let report = shadowed(|| Box::new(Follower { above: 1 }), b"");
+    assert_eq!(report.end, None, "{report:?}");
+    assert!(report.commits.candidate > 10, "{report:?}");
+    let report = shadowed(|| Box::new(Follower { above: 2 }), b"");
+    let Some(ShadowEnd::Failed(reason)) = &report.end else { panic!("{report:?}") };
+    assert!(reason.contains("after commit"), "{reason}");
 }
 
 #[test]
