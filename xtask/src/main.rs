@@ -4,6 +4,7 @@
 mod bench_etcd;
 mod bench_native;
 mod build;
+mod coverage;
 mod fuzz;
 mod imports;
 mod lock;
@@ -86,6 +87,16 @@ enum Chore {
         #[arg(long)]
         corpus: bool,
     },
+    /// Print which share of the core's and the engines' lines tests, conformance suite and simulator
+    /// run through; installs LLVM's tools.
+    Coverage {
+        /// Of the simulator, for each engine and plan.
+        #[arg(long, default_value_t = 40)]
+        seeds: u64,
+        /// Every file, the least covered first.
+        #[arg(long)]
+        files: bool,
+    },
     /// Compare a cluster's throughput with that of the same engine compiled into the program.
     BenchNative(bench_native::Options),
     /// Run the specification of tests/spec with Quint, sound and with planted mistakes; installs Quint with npm.
@@ -112,6 +123,7 @@ fn main() -> Result<()> {
         Chore::Test { quick, seeds, skip } => test::run(&root, quick, seeds, skip),
         Chore::BenchEtcd { options } => bench_etcd::run(&root, options),
         Chore::Fuzz { targets, seconds, corpus } => fuzz::run(&root, &targets, seconds, corpus),
+        Chore::Coverage { seeds, files } => coverage::run(&root, seeds, files),
         Chore::BenchNative(options) => bench_native::run(&root, &options),
         Chore::Spec { traces, seed } => spec::run(&root, traces, seed),
         Chore::Proto => proto::run(&root),

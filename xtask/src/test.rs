@@ -32,6 +32,8 @@ struct Suite {
     passed: u64,
     failed: u64,
     skipped: Vec<String>,
+    /// What failed tests said, for the end of the output.
+    told: Vec<String>,
 }
 
 enum Outcome {
@@ -58,6 +60,7 @@ pub(crate) fn run(root: &Path, quick: bool, seeds: u64, skip: Vec<String>) -> Re
         passed: 0,
         failed: 0,
         skipped: Vec::new(),
+        told: Vec::new(),
     };
     suite.part("format", Part::Always, |suite| suite.cargo(&["fmt", "--all", "--check"]));
     suite.part("bans, licences, sources", Part::Long, |suite| suite.deny());
@@ -91,6 +94,7 @@ pub(crate) fn run(root: &Path, quick: bool, seeds: u64, skip: Vec<String>) -> Re
         suite.run_programs(programs.iter().filter(model), &["--show-output"])?;
         suite.xtask(&["spec"])
     });
+    suite.part("lines covered", Part::Long, |suite| suite.coverage());
     suite.part("planted bugs are caught", Part::Long, |suite| suite.planted());
     suite.part("clusters of processes", Part::Long, |suite| {
         suite.strace();
@@ -169,6 +173,18 @@ impl Suite {
         }
     }
 
+    /// Named where the tools cannot be had.
+    fn coverage(&mut self) -> Result<()> {
+        match toolchain::llvm() {
+            Ok(_) => self.xtask(&["coverage"]),
+            Err(problem) => {
+                println!("{problem:#}");
+                self.skipped.push(format!("lines covered ({problem:#})"));
+                Ok(())
+            }
+        }
+    }
+
     fn build(&self) -> Result<Vec<Program>> {
         let mut command = self.command(&cargo());
         command.args([
@@ -232,6 +248,9 @@ impl Suite {
             command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {command:?}"))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let failed = !output.status.success();
+        if failed {
+            self.told.extend(said(&text));
+        }
         for line in text.lines() {
             let passes = line.starts_with("test ") && line.ends_with("... ok");
             if failed || !passes {
@@ -311,11 +330,40 @@ impl Suite {
         for skipped in &self.skipped {
             println!("skipped: {skipped}");
         }
+        for told in &self.told {
+            println!("\n{told}");
+        }
         let failed = self.failed.max(bad);
         println!("\n{} passed, {failed} failed, {} skipped", self.passed, self.skipped.len());
         ensure!(failed == 0, "not everything passed");
         Ok(())
     }
+}
+
+/// The panics of failed tests in what a test program printed: the name, the place and the first
+/// lines of the message.
+fn said(output: &str) -> Vec<String> {
+    const LINES: usize = 6;
+    const LINE_CHARS: usize = 400;
+    let mut told = Vec::new();
+    let mut lines = output.lines().peekable();
+    let mut test = "";
+    while let Some(line) = lines.next() {
+        if let Some(name) = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" stdout ----")) {
+            test = name;
+        }
+        if line.starts_with("thread '") && line.contains(" panicked at ") {
+            let mut text = format!("FAILED {test}");
+            let message =
+                std::iter::from_fn(|| lines.next_if(|line| !line.is_empty() && !line.starts_with("note: ")));
+            for line in std::iter::once(line).chain(message.take(LINES)) {
+                text.push_str("\n    ");
+                text.extend(line.chars().take(LINE_CHARS));
+            }
+            told.push(text);
+        }
+    }
+    told
 }
 
 fn package_name(manifest: &Path) -> Result<String> {

@@ -125,6 +125,36 @@ pub(crate) fn npm() -> Result<()> {
     version().map(drop)
 }
 
+/// The tools that read the counters of instrumented programs.
+pub(crate) struct Llvm {
+    pub(crate) cov: PathBuf,
+    pub(crate) profdata: PathBuf,
+}
+
+/// Sees to it that LLVM's tools are here, in the version that the compiler writes for: those of
+/// rustup's `llvm-tools`, else Debian's.
+pub(crate) fn llvm() -> Result<Llvm> {
+    let verbose = output(Command::new("rustc").arg("-vV"))?;
+    let named = |what: &str| verbose.lines().find_map(|line| line.strip_prefix(what));
+    let host = named("host: ").context("rustc names no host")?;
+    let version = named("LLVM version: ").and_then(|version| version.split('.').next());
+    let version = version.context("rustc names no version of LLVM")?;
+    let sysroot = PathBuf::from(output(Command::new("rustc").args(["--print", "sysroot"]))?);
+    let shipped = sysroot.join("lib/rustlib").join(host).join("bin");
+    if shipped.join("llvm-cov").is_file() && shipped.join("llvm-profdata").is_file() {
+        return Ok(Llvm { cov: shipped.join("llvm-cov"), profdata: shipped.join("llvm-profdata") });
+    }
+    let tools = Llvm {
+        cov: format!("llvm-cov-{version}").into(),
+        profdata: format!("llvm-profdata-{version}").into(),
+    };
+    if output(Command::new(&tools.cov).arg("--version")).is_err() {
+        install(&[&format!("llvm-{version}")]).context("no `rustup component add llvm-tools` either")?;
+        output(Command::new(&tools.cov).arg("--version"))?;
+    }
+    Ok(tools)
+}
+
 /// Installs packages of Debian.
 fn install(packages: &[&str]) -> Result<()> {
     let names = packages.join(" and ");

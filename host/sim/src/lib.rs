@@ -6,6 +6,7 @@
 //! before anything of it is released, and a process that starts knows nothing but its disk.
 //! [`run`] is the whole interface, [`minimise`] makes a failing run smaller; one seed always gives one run.
 
+mod audit;
 mod byzantine;
 mod calm;
 mod check;

@@ -196,7 +196,7 @@ impl World {
 
     /// Final blocks of one phase from `first` on, up to one with a proof; or that a fallback of
     /// the epoch that the asker knows resumed right there.
-    fn blocks(
+    pub(crate) fn blocks(
         &self,
         node: usize,
         first: GlobalIndex,

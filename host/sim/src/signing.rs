@@ -34,6 +34,11 @@ impl Scheme {
         })))
     }
 
+    /// Whether signatures are those that anybody can check.
+    pub(crate) fn is_real(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Accepts whatever is signed: a bug to plant.
     #[cfg(feature = "planted")]
     pub(crate) fn that_checks_nothing() -> Self {

@@ -141,7 +141,7 @@ impl World {
                         if undecided > 0 {
                             self.report.note("history too entangled to be decided");
                         }
-                        return Ok(());
+                        return self.audit();
                     }
                     self.heal();
                 }

@@ -103,3 +103,16 @@ fn engines_that_stall_or_trap_are_rolled_back() {
     let resumed = total.notes.get("phase resumed").copied().unwrap_or(0);
     assert!(resumed >= seeds, "only {resumed} nodes went on with a fallback");
 }
+
+/// Signed for real, the chain that is left holds for who has nothing but its genesis, also where
+/// engines were given up.
+#[test]
+fn every_chain_is_auditable_across_aborts() {
+    let plan = Plan { real_signatures: Some(true), ..Plan::aborts() };
+    let mut total = Report::default();
+    for seed in 0..12 {
+        total.add(&run_seed(seed, &plan).unwrap_or_else(|violation| panic!("{violation}")));
+    }
+    assert_eq!(total.notes.get("chain audited"), Some(&12));
+    assert!(total.notes.get("chain audited across aborts") >= Some(&3), "{total}");
+}
