@@ -103,7 +103,9 @@ impl Instrumented<'_> {
         let mut programs = Vec::new();
         for line in String::from_utf8_lossy(&out.stdout).lines() {
             let message: Value = serde_json::from_str(line).context("cargo's messages")?;
-            if let Some(path) = message["executable"].as_str() {
+            // Tests bring the examples and programs of their packages along.
+            let is_wanted = message["profile"]["test"].as_bool() == Some(args.contains(&"test"));
+            if let (true, Some(path)) = (is_wanted, message["executable"].as_str()) {
                 let manifest = PathBuf::from(message["manifest_path"].as_str().unwrap_or_default());
                 let home = manifest.parent().context("a manifest without a folder")?;
                 programs.push((PathBuf::from(path), home.to_path_buf()));
@@ -119,12 +121,17 @@ impl Instrumented<'_> {
         self.build(&args)
     }
 
-    /// The program with counters, out of the way of the one without.
+    /// The program with counters; the one without gets its place back.
     fn moult(&self) -> Result<PathBuf> {
-        let built = self.build(&["build", "--workspace", "--bin", "moult"])?;
+        let args = ["build", "--workspace", "--bin", "moult"];
+        let built = self.build(&args)?;
         let (built, _) = built.first().context("no program")?;
         let kept = self.folder.join("moult");
         fs::rename(built, &kept).with_context(|| kept.display().to_string())?;
+        let mut command = Command::new(cargo());
+        command.current_dir(self.root).args(args).args(["--release", "--locked", "--quiet"]);
+        let status = command.status().context("cargo cannot be run")?;
+        ensure!(status.success(), "the program without counters does not build ({status})");
         Ok(kept)
     }
 }
