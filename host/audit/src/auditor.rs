@@ -336,7 +336,7 @@ impl Auditor {
             .map_err(|reason| AuditError::NextEpoch { global: base, reason })?;
         let closed = self.ledger.close();
         self.close_proposals(closed);
-        self.ledger = Ledger::at_start(&next.manifest, base, time_ms, self.ledger.next_proposal);
+        self.ledger = self.ledger.at_next(&next.manifest);
         self.audit.epochs.push(EpochReport::new(&next.manifest, base, time_ms, &next.committee));
         let former = std::mem::replace(&mut self.epoch, next);
         self.former = Some((former.manifest.number, former.keyring));

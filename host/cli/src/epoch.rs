@@ -2,12 +2,13 @@
 
 use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand};
-use moult_node::api_types::{EpochBody, Status};
+use moult_node::api_types::{AbortBody, EpochBody, Status};
 
 use crate::client::{ApiArgs, Client};
 use crate::genesis::{finality_name, model_name};
 use crate::output::{self, grouped, say, table, utc};
 use crate::pins::label;
+use crate::revert;
 
 #[derive(ClapArgs)]
 pub(crate) struct Args {
@@ -25,6 +26,8 @@ enum Command {
         #[command(flatten)]
         api: ApiArgs,
     },
+    /// Propose the modules of a former epoch once more: the way back from a change.
+    Revert(Box<revert::Args>),
     /// List epochs from the first.
     History {
         /// The first to list.
@@ -49,6 +52,7 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
             let epoch = fetch(&mut client, number).await?;
             if json { output::json(&epoch) } else { show(&epoch) }
         }
+        Command::Revert(args) => revert::run(*args, json).await,
         Command::History { from, limit, api } => {
             let epochs: Vec<EpochBody> =
                 api.client()?.get(&format!("/v1/epochs?from={from}&limit={limit}")).await?;
@@ -79,6 +83,14 @@ fn show(epoch: &EpochBody) -> anyhow::Result<()> {
             say!("               config: {}", config.trim_end().replace('\n', "; "));
         }
     }
+    for pin in &epoch.fallbacks {
+        say!("  fallback     {}  {}", label(pin.hash), pin.hash);
+    }
+    for abort in &epoch.aborts {
+        for line in abort_lines(abort) {
+            say!("  {line}");
+        }
+    }
     for (index, member) in epoch.committee.iter().enumerate() {
         say!("  authority {index}  stake {}  {}  {}", member.stake, member.address, member.id);
     }
@@ -87,6 +99,28 @@ fn show(epoch: &EpochBody) -> anyhow::Result<()> {
         say!("  {name} = {value}");
     }
     Ok(())
+}
+
+/// An engine that was given up: which, when, and why as the node that is asked saw it.
+fn abort_lines(abort: &AbortBody) -> Vec<String> {
+    let mut lines = vec![format!(
+        "GIVEN UP     {}  {} in phase {}, {} (as this node saw it)",
+        label(abort.failed),
+        abort.failed,
+        abort.phase.saturating_sub(1),
+        utc(abort.entered_at_ms),
+    )];
+    lines.push(match abort.reason.as_str() {
+        "" => "             this node followed others".to_owned(),
+        reason => format!("             {reason}"),
+    });
+    lines.push(match abort.resumed_from {
+        Some(global) => {
+            format!("             phase {} goes on from block {}", abort.phase, grouped(global))
+        }
+        None => format!("             phase {} has not gone on yet", abort.phase),
+    });
+    lines
 }
 
 fn history(epochs: &[EpochBody]) -> anyhow::Result<()> {

@@ -29,6 +29,7 @@ mod pins;
 mod proposal;
 mod propose;
 mod replay;
+mod revert;
 mod sim;
 mod status;
 mod verify_chain;

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use clap::{ArgGroup, Args as ClapArgs, Subcommand};
-use moult_node::api_types::{EpochBody, OperatorVoteBody, ProposalBody, ShadowBody, VoteBody};
-use moult_types::Member;
+use moult_node::api_types::{
+    EpochBody, FailedEngineBody, OperatorVoteBody, ProposalBody, ShadowBody, VoteBody,
+};
+use moult_node::genesis::PinFile;
+use moult_types::{EpochLimits, FaultModel, Member, World};
 use serde_json::json;
 
 use crate::client::ApiArgs;
@@ -86,7 +89,7 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
             let mut client = api.client()?;
             let proposal = fetch(&mut client, id).await?;
             let before = epoch::fetch(&mut client, proposal.new_epoch.saturating_sub(1)).await?;
-            let lines = diff(&before, &proposal)?;
+            let lines = diff(&Fixed::from(&before), &Fixed::from(&proposal))?;
             if json {
                 return output::json(&json!({ "proposal": id, "changes": lines }));
             }
@@ -172,6 +175,15 @@ pub(crate) fn print(p: &ProposalBody) {
     for (world, pin) in &p.modules {
         say!("  {:11} {}  {}", world.name(), label(pin.hash), pin.hash);
     }
+    for pin in &p.fallbacks {
+        say!("  fallback    {}  {}", label(pin.hash), pin.hash);
+    }
+    for failed in &p.failed_engines {
+        say!("  {}", failed_line(failed));
+    }
+    if p.readmit_failed {
+        say!("  LETS IN engines again that were given up before (readmit_failed)");
+    }
     say!("  votes       {} for, {} against; a quorum is {}", p.stake_approve, p.stake_reject, p.quorum);
     for vote in &p.votes {
         say!("    {}", vote_line(vote));
@@ -213,6 +225,16 @@ fn print_shadow(shadow: &ShadowBody) {
     );
 }
 
+/// An engine that was given up, in one line.
+pub(crate) fn failed_line(failed: &FailedEngineBody) -> String {
+    let FailedEngineBody { module, epoch, phase, resumed_from, .. } = failed;
+    format!(
+        "GIVEN UP    {}  {module} in epoch {epoch}, phase {phase}, after block {}",
+        label(*module),
+        grouped(*resumed_from)
+    )
+}
+
 /// One vote in one line.
 pub(crate) fn vote_line(vote: &VoteBody) -> String {
     let decision = if vote.approve {
@@ -223,8 +245,31 @@ pub(crate) fn vote_line(vote: &VoteBody) -> String {
     format!("authority {} voted {decision} (block {})", vote.authority_index, vote.index)
 }
 
+/// What an epoch fixes, or a proposal would.
+pub(crate) struct Fixed<'a> {
+    pub(crate) modules: &'a BTreeMap<World, PinFile>,
+    pub(crate) fallbacks: &'a [PinFile],
+    pub(crate) fault_model: FaultModel,
+    pub(crate) committee: &'a [Member],
+    pub(crate) limits: &'a EpochLimits,
+}
+
+impl<'a> From<&'a EpochBody> for Fixed<'a> {
+    fn from(epoch: &'a EpochBody) -> Self {
+        let EpochBody { modules, fallbacks, fault_model, committee, limits, .. } = epoch;
+        Self { modules, fallbacks, fault_model: *fault_model, committee, limits }
+    }
+}
+
+impl<'a> From<&'a ProposalBody> for Fixed<'a> {
+    fn from(proposal: &'a ProposalBody) -> Self {
+        let ProposalBody { modules, fallbacks, fault_model, committee, limits, .. } = proposal;
+        Self { modules, fallbacks, fault_model: *fault_model, committee, limits }
+    }
+}
+
 /// What changes, one line each.
-fn diff(before: &EpochBody, after: &ProposalBody) -> anyhow::Result<Vec<String>> {
+pub(crate) fn diff(before: &Fixed<'_>, after: &Fixed<'_>) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::new();
     for world in worlds() {
         match (before.modules.get(&world), after.modules.get(&world)) {
@@ -244,8 +289,9 @@ fn diff(before: &EpochBody, after: &ProposalBody) -> anyhow::Result<Vec<String>>
             model_name(after.fault_model)
         ));
     }
-    diff_members(&before.committee, &after.committee, &mut lines);
-    let (old, new) = (serde_json::to_value(&before.limits)?, serde_json::to_value(&after.limits)?);
+    diff_fallbacks(before.fallbacks, after.fallbacks, &mut lines);
+    diff_members(before.committee, after.committee, &mut lines);
+    let (old, new) = (serde_json::to_value(before.limits)?, serde_json::to_value(after.limits)?);
     for (name, value) in new.as_object().into_iter().flatten() {
         if old.get(name) != Some(value) {
             lines.push(format!("{name}: {} -> {value}", old.get(name).unwrap_or(&serde_json::Value::Null)));
@@ -255,6 +301,16 @@ fn diff(before: &EpochBody, after: &ProposalBody) -> anyhow::Result<Vec<String>>
         lines.push("nothing changes".into());
     }
     Ok(lines)
+}
+
+fn diff_fallbacks(before: &[PinFile], after: &[PinFile], lines: &mut Vec<String>) {
+    let names = |pins: &[PinFile]| {
+        let names: Vec<_> = pins.iter().map(|pin| label(pin.hash)).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    };
+    if before != after {
+        lines.push(format!("fallbacks: {} -> {}", names(before), names(after)));
+    }
 }
 
 fn diff_members(before: &[Member], after: &[Member], lines: &mut Vec<String>) {

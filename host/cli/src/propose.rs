@@ -16,17 +16,21 @@ use crate::failure::{Told, negative};
 use crate::genesis::{parse_fault_model, read_json};
 use crate::module::upload;
 use crate::output::{self, Progress, say};
-use crate::pins::{Chosen, PinArgs};
+use crate::pins::{Chosen, PinArgs, choose};
 use crate::proposal::vote_line;
 
 #[derive(ClapArgs)]
 #[command(group = ArgGroup::new("change").required(true).multiple(true)
-    .args(["engine", "approval", "application", "config", "committee", "fault_model", "limits"]))]
+    .args(["engine", "approval", "application", "config", "fallback", "committee", "fault_model", "limits"]))]
 pub(crate) struct Args {
     #[command(flatten)]
     api: ApiArgs,
     #[command(flatten)]
     pins: PinArgs,
+    /// An engine to fall back to, without configuration: NAME, FILE or HASH. Given in order, all
+    /// that there shall be; left out, they stay as they are.
+    #[arg(long, value_name = "MODULE")]
+    fallback: Vec<String>,
     /// The whole new committee: a JSON list of identities (or a genesis file, for its committee).
     #[arg(long, value_name = "FILE")]
     committee: Option<PathBuf>,
@@ -42,9 +46,19 @@ pub(crate) struct Args {
     /// Expires so many blocks from now [default: 50000].
     #[arg(long, value_name = "BLOCKS")]
     deadline: Option<u64>,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// How a change is put forward, whatever it is.
+#[derive(ClapArgs)]
+pub(crate) struct HowArgs {
+    /// Pin engines that a quorum gave up before, as they were then; voters are shown that.
+    #[arg(long)]
+    pub(crate) readmit_failed: bool,
     /// Show votes, readiness, barrier and switch as they come; exit code 3 unless it is active.
     #[arg(long)]
-    wait: bool,
+    pub(crate) wait: bool,
 }
 
 pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
@@ -58,23 +72,54 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
             progress.line(format_args!("{world}: {} {} is at {}", module.name, module.hash, client.url()));
         }
     }
-    let body = body(&args, chosen, &present, progress)?;
+    let mut body = body(&args, chosen, &present, progress)?;
+    body.fallbacks = fallbacks(&args.fallback, &mut client, progress).await?;
+    put_forward(&mut client, body, &args.how, progress).await
+}
+
+/// Proposes, and follows it if asked.
+pub(crate) async fn put_forward(
+    client: &mut Client,
+    body: ProposeBody,
+    how: &HowArgs,
+    progress: Progress,
+) -> anyhow::Result<()> {
+    let body = ProposeBody { readmit_failed: how.readmit_failed, ..body };
     let proposal: ProposalBody = client.send("POST", "/v1/proposals", &body).await?;
     progress.line(format_args!("proposal {} is final in block {}", proposal.id, proposal.proposed_index));
-    let proposal = if args.wait { follow(&mut client, proposal, progress).await? } else { proposal };
+    let proposal = if how.wait { follow(client, proposal, progress).await? } else { proposal };
+    let json = progress.json;
     if json {
         output::json(&proposal)?;
-    } else if !args.wait {
+    } else if !how.wait {
         say!("{}", proposal.explanation);
         say!("Follow it with `moult proposal show {}`, or propose with --wait.", proposal.id);
     }
-    match (args.wait, proposal.state.as_str()) {
+    match (how.wait, proposal.state.as_str()) {
         (false, _) | (true, "active") => Ok(()),
         (true, _) if json => Err(Told.into()),
         (true, state) => {
             Err(negative(format!("proposal {} is {state}: {}", proposal.id, proposal.explanation)))
         }
     }
+}
+
+/// The whole new list, its modules uploaded.
+async fn fallbacks(
+    names: &[String],
+    client: &mut Client,
+    progress: Progress,
+) -> anyhow::Result<Option<Vec<PinFile>>> {
+    let mut pins = Vec::new();
+    for name in names {
+        let module = choose(World::Engine, name).context("--fallback")?;
+        if let Some(bytes) = &module.bytes {
+            upload(client, module.hash, bytes).await?;
+            progress.line(format_args!("fallback: {} {} is at {}", module.name, module.hash, client.url()));
+        }
+        pins.push(PinFile::from(&ModulePin { hash: module.hash, config: Vec::new() }));
+    }
+    Ok(Some(pins).filter(|pins| !pins.is_empty()))
 }
 
 fn body(

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use moult_types::{AuthorityId, EpochLimits, FaultModel, Finality, Member, ModuleHash, PublicKey, World};
+use moult_core::governance;
+use moult_types::{
+    AuthorityId, EpochLimits, FaultModel, Finality, Member, ModuleHash, ModulePin, PublicKey, World,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::genesis::PinFile;
@@ -110,8 +113,37 @@ pub struct Status {
     pub peers: Vec<Peer>,
     /// Highest final block that a peer told of.
     pub highest_seen: u64,
+    /// Engines that a quorum gave up, in this epoch and before; a proposal that pins one of them
+    /// needs `readmit_failed`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_engines: Vec<FailedEngineBody>,
     /// Time since the start of the process, in milliseconds.
     pub uptime_ms: u64,
+}
+
+/// An engine that a quorum gave up, with the configuration that it had.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FailedEngineBody {
+    /// The module.
+    pub module: ModuleHash,
+    /// Hash of its configuration.
+    pub config_hash: String,
+    /// The epoch in which it failed last.
+    pub epoch: u64,
+    /// The phase that was aborted.
+    pub phase: u32,
+    /// Global index of the block that the fallback went on from.
+    pub resumed_from: u64,
+}
+
+impl FailedEngineBody {
+    /// Whether a pin is this engine, configuration and all.
+    pub fn is(&self, pin: &PinFile) -> bool {
+        let is_it = |pin: &ModulePin| {
+            self.module == pin.hash && self.config_hash == governance::config_hash(pin).to_string()
+        };
+        pin.to_pin().is_ok_and(|pin| is_it(&pin))
+    }
 }
 
 /// A connected peer.
@@ -269,6 +301,8 @@ pub struct ProposeBody {
     pub not_before_ms: Option<u64>,
     /// Expires so many blocks from now; default 50,000.
     pub deadline_blocks: Option<u64>,
+    /// Engines may be pinned that were given up before.
+    pub readmit_failed: bool,
 }
 
 /// `POST /v1/proposals/{id}/vote` (admin): for policies that ask their operator.
@@ -320,6 +354,15 @@ pub struct ProposalBody {
     pub committee: Vec<Member>,
     /// The new pins.
     pub modules: BTreeMap<World, PinFile>,
+    /// Engines to fall back to, in order.
+    #[serde(default)]
+    pub fallbacks: Vec<PinFile>,
+    /// It may pin engines that were given up before: those who vote should know why.
+    #[serde(default)]
+    pub readmit_failed: bool,
+    /// Engines that it pins and that were given up before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_engines: Vec<FailedEngineBody>,
     /// The new limits.
     pub limits: EpochLimits,
     /// Votes so far.

@@ -1,6 +1,6 @@
 //! Operators: proposals for epoch changes of every kind, and second thoughts.
 
-use moult_core::governance::{ProposalRecord, ProposalState};
+use moult_core::governance::{FailedEngines, ProposalRecord, ProposalState};
 use moult_core::io::Input;
 use moult_types::governance::Decision;
 use moult_types::{
@@ -61,7 +61,7 @@ impl World {
     fn propose(&mut self, node: usize, kind: &'static str) {
         let Some(process) = self.nodes[node].process.as_ref() else { return };
         let present = process.replica.epoch_start().manifest.clone();
-        let index = process.replica.ledger().index;
+        let (index, failed) = (process.replica.ledger().index, process.replica.ledger().failed.clone());
         let Some(mut proposal) = self.draft(node, &present, index, kind) else { return };
         match kind {
             "expired" => proposal.deadline = CommitIndex(index.0 + self.operator.range(1, 3)),
@@ -93,6 +93,7 @@ impl World {
             }
             _ => {}
         }
+        self.mind_failed(&failed, &mut proposal);
         self.log(node, || format!("proposes {kind} for epoch {}", proposal.new_epoch));
         self.report.change(kind);
         self.give(node, Input::Propose(Box::new(proposal)));
@@ -171,7 +172,47 @@ impl World {
             activation: Activation::AsSoonAsReady,
             deadline: CommitIndex(index.0 + self.operator.range(20, 400)),
             proposer: self.nodes[node].authority,
+            readmit_failed: false,
         })
+    }
+
+    /// What operators do about engines that were given up: some never heard of it, and the ledger
+    /// refuses what they propose; some configure them anew or leave them out; some want them.
+    fn mind_failed(&mut self, failed: &FailedEngines, proposal: &mut EpochChangeProposal) {
+        if !proposal.engines().any(|pin| failed.of(pin).is_some()) {
+            return;
+        }
+        match self.operator.below(5) {
+            0 => self.report.note("proposal of a failed engine"),
+            1 | 2 => {
+                self.report.note("proposal without failed engines");
+                // The last one works whatever the fault model.
+                let sound = proposal.fallbacks.last().cloned();
+                let engine = proposal.modules.get_mut(&Role::Engine);
+                for pin in engine.into_iter().chain(&mut proposal.fallbacks) {
+                    if failed.of(pin).is_some() {
+                        self.configure_anew(pin);
+                    }
+                }
+                proposal.fallbacks.retain(|pin| failed.of(pin).is_none());
+                if let (Some(pin), Some(sound)) = (proposal.modules.get_mut(&Role::Engine), sound)
+                    && failed.of(pin).is_some()
+                {
+                    pin.hash = sound.hash;
+                    self.configure_anew(pin);
+                }
+            }
+            _ => {
+                self.report.note("proposal to let a failed engine in again");
+                proposal.readmit_failed = true;
+            }
+        }
+    }
+
+    fn configure_anew(&mut self, pin: &mut ModulePin) {
+        if let Some(engine) = self.modules.engine_of(pin.hash).cloned() {
+            pin.config = engine_config(&mut self.operator, &self.plan, &engine);
+        }
     }
 
     /// Whether a committee has a quorum without the liars among its members.

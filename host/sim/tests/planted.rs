@@ -29,9 +29,11 @@ fn modules(bug: Planted) -> Modules {
 
 /// Runs seeds until one fails: how many it took, and how it failed.
 fn caught(planted: Planted, seeds: u64) -> Option<(u64, Violation)> {
-    use ReplicaBug::{AbortBelowCommit, CommitAfterAbort, DropsPrepared, NoRecursion};
+    use ReplicaBug::{AbortBelowCommit, CommitAfterAbort, DropsPrepared, FailedForgotten, NoRecursion};
     let plan = match planted {
-        Planted::Replica(AbortBelowCommit | CommitAfterAbort | DropsPrepared | NoRecursion) => Plan::aborts(),
+        Planted::Replica(
+            AbortBelowCommit | CommitAfterAbort | DropsPrepared | FailedForgotten | NoRecursion,
+        ) => Plan::aborts(),
         _ => Plan::short(),
     };
     let (plan, modules) = (Plan { planted: Some(planted), ..plan }, modules(planted));
@@ -101,8 +103,8 @@ fn bugs_of_the_replica() {
         (PastBarrier, &["barrier"]),
         (VoteCountedTwice, &["quorum of votes"]),
         (WithoutReadiness, &["quorum of votes"]),
-        (BarrierFromGossip, &["barrier", "quorum of votes", "one successor"]),
-        (LocalClock, &["barrier", "one successor"]),
+        (BarrierFromGossip, &["barrier", "quorum of votes", "one successor", "one ledger"]),
+        (LocalClock, &["barrier", "one successor", "one ledger"]),
         (ClockInBlocks, &["liveness", "honest messages verify"]),
         (PendingDropped, &["liveness"]),
         (ReadsUnasked, &["linearizable reads", "linearizable"]),
@@ -113,6 +115,7 @@ fn bugs_of_the_replica() {
         // Nobody prepares a resume block that goes on from below what is final here: no fork, a stop.
         (NoRecursion, &["liveness"]),
         (DropsPrepared, &["liveness"]),
+        (FailedForgotten, &["failed engines stay out"]),
     ]
     .map(|(bug, checks)| (Planted::Replica(bug), checks))
     .into();

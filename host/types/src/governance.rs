@@ -76,12 +76,19 @@ pub struct EpochChangeProposal {
     pub deadline: CommitIndex,
     /// An authority of the present committee.
     pub proposer: AuthorityId,
+    /// Engines may be pinned that a quorum gave up before, as they were then.
+    pub readmit_failed: bool,
 }
 
 impl EpochChangeProposal {
     /// What votes and readiness refer to.
     pub fn hash(&self) -> Digest {
         hash_of("moult proposal", self)
+    }
+
+    /// The engines that it pins: the first one, then its fallbacks.
+    pub fn engines(&self) -> impl Iterator<Item = &ModulePin> {
+        self.modules.get(&World::Engine).into_iter().chain(&self.fallbacks)
     }
 
     /// What its proposer signs, in the scope of the present epoch's number.

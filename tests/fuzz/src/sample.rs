@@ -109,6 +109,7 @@ pub(crate) fn proposal(author: u8, time_ms: u64, deadline: u64) -> SignedProposa
         activation: Activation::AsSoonAsReady,
         deadline: CommitIndex(deadline),
         proposer: member(author).id,
+        readmit_failed: false,
     };
     let author_index = AuthorityIndex(author.into());
     let signature = in_number(author, &proposal.statement(author_index));

@@ -26,6 +26,8 @@ pub struct Status {
     pub commit_index: u64,
     pub block_time_ms: u64,
     pub peers: Vec<Value>,
+    #[serde(default)]
+    pub failed_engines: Vec<Value>,
 }
 
 impl Status {
@@ -88,6 +90,7 @@ pub struct Epoch {
     pub fault_model: String,
     pub finality: String,
     pub modules: Value,
+    pub aborts: Vec<Value>,
     pub state_root: Option<String>,
 }
 

@@ -14,6 +14,7 @@ mod power;
 mod proposals;
 mod raft;
 mod refusal;
+mod revert;
 mod sleeper;
 mod stop;
 mod storm;

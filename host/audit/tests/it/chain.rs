@@ -133,7 +133,7 @@ impl Chain {
         if let Some(next) = self.ledger.next_manifest(&self.manifest) {
             self.ledger.close();
             self.base = record.global;
-            self.ledger = Ledger::at_start(&next, self.base, self.ledger.time_ms, self.ledger.next_proposal);
+            self.ledger = self.ledger.at_next(&next);
             self.manifest = next;
         }
         (record, held.iter().map(|batch| batch.signed.clone()).collect())
@@ -184,6 +184,7 @@ impl Chain {
             activation: Activation::AsSoonAsReady,
             deadline: CommitIndex(self.ledger.index.0 + 100),
             proposer: member(0).id,
+            readmit_failed: false,
         };
         let author = AuthorityIndex(0);
         let scope = Scope::Number(self.manifest.number);

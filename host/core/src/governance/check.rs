@@ -5,6 +5,8 @@ use moult_types::manifest::CONFIG_BYTES_MAX;
 use moult_types::{Committee, CommitteeError, EpochLimits, Manifest, ProposalId, World};
 use thiserror::Error;
 
+use super::failed::FailedEngine;
+
 /// Furthest deadline, in blocks from the one that carries the proposal.
 pub const DEADLINE_BLOCKS_MAX: u64 = 10_000_000;
 
@@ -43,6 +45,11 @@ pub enum ProposalError {
     TooManyFallbacks(usize),
     #[error("the limit `{name}` is {given}, outside {min}..={max}")]
     Limit { name: &'static str, given: u64, min: u64, max: u64 },
+    #[error(
+        "{0}: pin another engine or another configuration; to let this one in again on purpose, propose it \
+         with `readmit_failed`"
+    )]
+    EngineFailed(Box<FailedEngine>),
     #[error(
         "its deadline is block {deadline}; it must lie after block {index} and within {DEADLINE_BLOCKS_MAX} blocks"
     )]

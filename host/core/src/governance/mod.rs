@@ -6,6 +6,7 @@
 //! clock, a queue or a peer; what this node *does* about a proposal is in `duties`.
 
 mod check;
+mod failed;
 mod time;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,13 +19,13 @@ use moult_types::phase::Phase;
 use moult_types::{
     Activation, BlockRecord, ChainId, Committee, EpochChangeProposal, EpochIdentity, Finality, Follows,
     GlobalIndex, HeldBatch, Manifest, ProposalId, Scope, SignedProposal, SystemTransaction, Transaction,
-    World,
 };
 
 #[cfg(feature = "planted")]
 use crate::replica::Planted;
 
 pub use check::{DEADLINE_BLOCKS_MAX, FALLBACKS_MAX, ProposalError, check_limits, check_manifest};
+pub use failed::{FAILED_ENGINES_MAX, FailedEngine, FailedEngines, config_hash};
 pub use time::{block_time, note_times};
 
 /// Where a proposal stands.
@@ -124,6 +125,8 @@ pub struct Ledger {
     pub open: BTreeMap<ProposalId, ProposalRecord>,
     /// The last block of the epoch, where it graduates.
     pub graduation: Option<CommitIndex>,
+    /// Engines that were given up, in this epoch and before.
+    pub failed: FailedEngines,
     /// A bug planted for the simulator.
     #[cfg(feature = "planted")]
     #[borsh(skip)]
@@ -161,11 +164,22 @@ impl Ledger {
             proposed_ms: vec![0; manifest.members.len()],
             open: BTreeMap::new(),
             graduation: None,
+            failed: FailedEngines::default(),
             #[cfg(feature = "planted")]
             planted: None,
             #[cfg(feature = "planted")]
             clock_ms: 0,
         }
+    }
+
+    /// At the beginning of the epoch that follows this one at its last block.
+    pub fn at_next(&self, manifest: &Manifest) -> Self {
+        let next = Self::at_start(manifest, self.global, self.time_ms, self.next_proposal);
+        #[cfg(feature = "planted")]
+        if self.planted == Some(Planted::FailedForgotten) {
+            return next;
+        }
+        Self { failed: self.failed.clone(), ..next }
     }
 
     /// The barrier and the proposal that set it.
@@ -245,16 +259,20 @@ impl Ledger {
     }
 
     /// K12: a phase was aborted, and its fallback goes on from here, below any barrier. What was
-    /// scheduled is cancelled, and what pins the aborted engine; the rest goes on. Answers with
-    /// what was cancelled.
+    /// scheduled is cancelled, and what pins an aborted engine, with whatever configuration: it was
+    /// proposed before anybody knew. The rest goes on. The engines of all phases from the last one
+    /// that resumed are remembered. Answers with what was cancelled.
     pub fn resume(&mut self, present: &Manifest, phase: Phase) -> Vec<ProposalRecord> {
         let at = (self.index, self.time_ms);
-        let aborted = phase.checked_sub(1).and_then(|former| present.engine(former)).map(|pin| pin.hash);
+        let aborted = self.phase..phase;
+        let modules: BTreeSet<_> =
+            aborted.clone().filter_map(|former| present.engine(former)).map(|pin| pin.hash).collect();
+        self.failed.note(present, aborted, self.global);
         self.phase = phase;
         self.graduation = None;
         let mut cancelled = Vec::new();
         self.open.retain(|_, record| {
-            let pins_it = record.proposal.modules.get(&World::Engine).map(|pin| pin.hash) == aborted;
+            let pins_it = record.proposal.engines().any(|pin| modules.contains(&pin.hash));
             let is_void = pins_it || matches!(record.state, ProposalState::Scheduled { .. });
             if is_void {
                 record.state = ProposalState::Cancelled;
@@ -274,6 +292,9 @@ impl Ledger {
             let active = matches!(record.state, ProposalState::Scheduled { .. });
             record.state = if active { ProposalState::Active } else { ProposalState::Expired };
             record.changed = at;
+            if active {
+                self.failed.readmit(&record.proposal);
+            }
         }
         records
     }
@@ -326,7 +347,8 @@ impl Ledger {
         if deadline <= index || deadline - index > DEADLINE_BLOCKS_MAX {
             return Err(ProposalError::Deadline { deadline, index });
         }
-        check_manifest(&manifest_of(proposal, self)).map(|_| ())
+        check_manifest(&manifest_of(proposal, self))?;
+        self.failed.check(proposal)
     }
 
     fn apply_system(&mut self, present: Present<'_>, system: &SystemTransaction) -> Vec<ProposalId> {

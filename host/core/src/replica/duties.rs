@@ -300,7 +300,8 @@ impl Replica {
     }
 }
 
-fn shorten(mut reason: String) -> String {
+/// To the bytes that a reason may have at most.
+pub(super) fn shorten(mut reason: String) -> String {
     let mut end = reason.len().min(REASON_BYTES_MAX);
     while !reason.is_char_boundary(end) {
         end -= 1;

@@ -13,7 +13,6 @@ use moult_types::{GlobalIndex, PublicKey};
 use super::phases::Fallback;
 use super::votes::Voting;
 use super::{Epoch, Replica};
-use crate::governance::Ledger;
 use crate::io::{Effect, EpochStart, Event, GuardUpdate, Persist};
 use crate::kernel::Finality;
 
@@ -61,9 +60,7 @@ impl Replica {
         let left = self.epoch.committee.members().iter();
         self.sync.former_peers = left.map(|member| (member.key, member.address.clone())).collect();
         let closed = self.ledger.close();
-        let next_proposal = self.ledger.next_proposal;
-        self.ledger =
-            Ledger::at_start(&next.start.manifest, next.start.base, next.start.time_ms, next_proposal);
+        self.ledger = self.ledger.at_next(&next.start.manifest);
         let window = next.start.manifest.limits.window_blocks;
         self.finality = Finality::new(next.identity, window, CommitIndex(0), self.ledger.hash);
         self.epoch = next;

@@ -52,7 +52,8 @@ pub(super) struct Ordering {
     /// Events of a step that faulted, fed one by one after the rebuild.
     replay: VecDeque<EngineEvent>,
     rebuilds: u32,
-    beyond_recovery: bool,
+    /// How the engine failed for the last time, where it is beyond recovery.
+    beyond_recovery: Option<String>,
     signatures: Signatures,
     /// Commits of the engine that lie above the chain held here: payloads are missing.
     pub(super) ordered: BTreeMap<CommitIndex, Commit>,
@@ -81,8 +82,9 @@ impl Ordering {
         self.engine.is_some()
     }
 
-    pub(super) fn is_beyond_recovery(&self) -> bool {
-        self.beyond_recovery
+    /// How the engine failed, where it is beyond recovery.
+    pub(super) fn beyond_recovery(&self) -> Option<&str> {
+        self.beyond_recovery.as_deref()
     }
 
     /// Takes the records that an instance starts with. They were let in once; the next one
@@ -132,7 +134,7 @@ impl Replica {
     /// Asks the shell for an instance of the pinned engine, where this node needs one.
     pub(super) fn want_engine(&mut self) {
         let is_over = self.closing() || self.guard.has_aborted(self.epoch.identity);
-        if self.epoch.me.is_none() || self.ordering.beyond_recovery || is_over {
+        if self.epoch.me.is_none() || self.ordering.beyond_recovery.is_some() || is_over {
             return;
         }
         if let Some(pin) = self.epoch.start.manifest.engine(self.fallback.phase).cloned() {
@@ -284,7 +286,7 @@ impl Replica {
 
     fn give_up(&mut self, fault: String) {
         self.ordering.engine = None;
-        self.ordering.beyond_recovery = true;
+        self.ordering.beyond_recovery = Some(fault.clone());
         self.event(Event::EngineFault { fault, peer: None, beyond_recovery: true });
     }
 

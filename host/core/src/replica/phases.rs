@@ -23,6 +23,7 @@ use moult_types::{
 };
 
 use super::Replica;
+use super::duties::shorten;
 use super::votes::Voting;
 use crate::io::{Effect, Event, Persist, PhaseProof, PhaseRecord, Target};
 use crate::kernel::{Finality, HeldBlock, Phases};
@@ -187,7 +188,7 @@ impl Replica {
     fn enter_phase(&mut self, phase: Phase, proof: PhaseProof) {
         let Ok(identity) = self.phases().identity(phase) else { return };
         let mut record = self.new_record(phase, identity);
-        record.reason = self.stall.take_reason();
+        record.reason = shorten(self.stall.take_reason());
         if let PhaseProof::Aborted(bundle) = &proof {
             record.opened = Some(bundle.clone());
         }

@@ -69,6 +69,8 @@ pub enum Planted {
     CommitAfterAbort,
     /// Blocks that were prepared are dropped when their phase is aborted.
     DropsPrepared,
+    /// Engines that were given up are forgotten with their epoch.
+    FailedForgotten,
     /// A bundle opens a phase without that of the phase before, where one is needed.
     NoRecursion,
 }

@@ -147,8 +147,8 @@ impl Replica {
     }
 
     fn suspicion(&mut self) -> Option<String> {
-        if self.ordering.is_beyond_recovery() {
-            return Some("the engine is beyond recovery".into());
+        if let Some(fault) = self.ordering.beyond_recovery() {
+            return Some(format!("the engine is beyond recovery: {fault}"));
         }
         let since_ms = self.stall.quorum_since_ms?;
         let timeout_ms = self.stall_timeout_ms();

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use moult_core::governance::FailedEngine;
 use moult_core::io::{EpochStart, PhaseRecord};
 use moult_types::phase::Resumed;
 use moult_types::{BlockRecord, Certificate, Manifest, World};
 
-use crate::api_types::{AbortBody, BlockBody, CertificateBody, CertificateVoteBody, EpochBody, ResumedBody};
+use crate::api_types::{
+    AbortBody, BlockBody, CertificateBody, CertificateVoteBody, EpochBody, FailedEngineBody, ResumedBody,
+};
 use crate::genesis::PinFile;
 
 pub(super) fn pins(manifest: &Manifest) -> BTreeMap<World, PinFile> {
@@ -21,6 +24,16 @@ fn abort(record: &PhaseRecord) -> AbortBody {
         reason: record.reason.clone(),
         resumed_from: record.resumed().map(|resumed| resumed.point.global.0),
         entered_at_ms: record.entered_at_ms,
+    }
+}
+
+pub(super) fn failed_engine(failed: &FailedEngine) -> FailedEngineBody {
+    FailedEngineBody {
+        module: failed.module,
+        config_hash: failed.config.to_string(),
+        epoch: failed.epoch.0,
+        phase: failed.phase,
+        resumed_from: failed.resumed_from.0,
     }
 }
 

@@ -8,7 +8,10 @@ use moult_sdk::approval::ModuleCheck;
 use moult_types::governance::Decision;
 use moult_types::{Activation, Committee, EpochLimits, ModuleHash, Stake};
 
-use crate::api_types::{CheckBody, ProposalBody, ShadowBody, ShadowCommitsBody, ShadowCostBody, VoteBody};
+use super::convert;
+use crate::api_types::{
+    CheckBody, FailedEngineBody, ProposalBody, ShadowBody, ShadowCommitsBody, ShadowCostBody, VoteBody,
+};
 use crate::genesis::PinFile;
 
 /// What a record is described with.
@@ -58,6 +61,9 @@ pub(super) fn body(record: &ProposalRecord, facts: &Facts<'_>) -> ProposalBody {
         fault_model: proposal.fault_model,
         committee: proposal.new_committee.clone(),
         modules: proposal.modules.iter().map(|(world, pin)| (*world, PinFile::from(pin))).collect(),
+        fallbacks: proposal.fallbacks.iter().map(PinFile::from).collect(),
+        readmit_failed: proposal.readmit_failed,
+        failed_engines: failed_engines(record, facts.ledger),
         limits: proposal.limits.clone(),
         votes: votes(record),
         stake_approve: tally.approve,
@@ -67,6 +73,12 @@ pub(super) fn body(record: &ProposalRecord, facts: &Facts<'_>) -> ProposalBody {
         checks: facts.checks.iter().map(check).collect(),
         shadow: facts.shadow.map(shadow),
     }
+}
+
+/// What is known against the engines of a proposal that is not decided.
+fn failed_engines(record: &ProposalRecord, ledger: &Ledger) -> Vec<FailedEngineBody> {
+    let engines = record.proposal.engines().filter(|_| record.state.is_open());
+    engines.filter_map(|pin| ledger.failed.of(pin)).map(convert::failed_engine).collect()
 }
 
 fn shadow(run: &ShadowView) -> ShadowBody {

@@ -225,6 +225,7 @@ fn proposal_of(app: &Api, view: &View, body: ProposeBody) -> Result<EpochChangeP
         limits,
         not_before_ms,
         deadline_blocks,
+        readmit_failed,
     } = body;
     let present = &view.epoch.manifest;
     let mut modules = present.modules.clone();
@@ -253,6 +254,7 @@ fn proposal_of(app: &Api, view: &View, body: ProposeBody) -> Result<EpochChangeP
         activation: not_before_ms.map_or(Activation::AsSoonAsReady, Activation::NotBefore),
         deadline: CommitIndex(deadline),
         proposer: app.shared.authority,
+        readmit_failed,
     })
 }
 
@@ -264,6 +266,7 @@ fn refused(e: ProposalError) -> ApiError {
         }
         ProposalError::NotAnAuthority => ApiError::conflict("not-an-authority", message),
         ProposalError::OneAtATime(_) => ApiError::conflict("one-at-a-time", message),
+        ProposalError::EngineFailed(_) => ApiError::conflict("engine-failed", message),
         ProposalError::RivalApproved(_) => ApiError::conflict("rival-approved", message),
         _ => ApiError::new(StatusCode::BAD_REQUEST, "invalid-proposal", message),
     }

@@ -77,6 +77,7 @@ fn status_of(app: &Api, view: &View) -> Status {
             })
             .collect(),
         highest_seen: view.highest_seen.0.max(view.ledger.global.0),
+        failed_engines: view.ledger.failed.iter().map(convert::failed_engine).collect(),
         uptime_ms: u64::try_from(shared.uptime().as_millis()).unwrap_or(u64::MAX),
     }
 }

@@ -176,6 +176,9 @@ pub struct ProposeRequest {
     /// Engines to fall back to, in order. None: as they are.
     #[prost(message, repeated, tag = "7")]
     pub fallbacks: ::prost::alloc::vec::Vec<ModulePin>,
+    /// Engines may be pinned that a quorum gave up before.
+    #[prost(bool, tag = "8")]
+    pub readmit_failed: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModulePin {

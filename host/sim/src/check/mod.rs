@@ -5,6 +5,7 @@ mod barrier;
 mod certificates;
 pub(crate) mod chain;
 mod commits;
+mod failed;
 mod governance;
 mod model;
 mod phases;
@@ -69,6 +70,7 @@ pub(crate) struct Checks {
     signatures: signatures::Signatures,
     barrier: barrier::Barriers,
     governance: governance::Governance,
+    failed: failed::Failed,
     model: model::Model,
     roots: roots::Roots,
     pub(crate) reads: reads::Reads,
@@ -84,6 +86,7 @@ impl Checks {
             signatures: signatures::Signatures::new(nodes),
             barrier: barrier::Barriers::default(),
             governance: governance::Governance::default(),
+            failed: failed::Failed::default(),
             model: model::Model::default(),
             roots: roots::Roots::default(),
             reads: reads::Reads::default(),
@@ -138,19 +141,26 @@ impl Checks {
                     self.barrier.ledger(node, ledger)?;
                     if let Some(manifest) = manifest {
                         self.governance.ledger(node, manifest, ledger)?;
+                        self.failed.ledger(node, manifest.number, ledger)?;
                     }
                 }
                 Persist::PhaseResumed { record, ledger, .. } => {
                     let manifest = self.epochs.get(record.number);
                     self.phases.resumed(node, record, ledger)?;
+                    if let Some(manifest) = manifest {
+                        self.failed.resumed(record, manifest, ledger);
+                        self.failed.ledger(node, record.number, ledger)?;
+                    }
                     if let Some(resumption) = &record.resumption {
                         self.certificates.check(node, &resumption.certificate, Round::Commit, manifest)?;
                     }
                 }
-                Persist::Epoch { start, .. } => {
+                Persist::History(record) => self.failed.closed(record),
+                Persist::Epoch { start, ledger, .. } => {
                     self.chain.epoch(node, start)?;
                     self.barrier.epoch(node, start)?;
                     self.epochs.begin(&start.manifest);
+                    self.failed.ledger(node, start.manifest.number, ledger)?;
                 }
                 Persist::Guard(GuardUpdate::Committed(claim)) => {
                     let manifest = self.epochs.of(claim.certificate.identity);

@@ -52,6 +52,7 @@ pub fn ledger(global: u64) -> Ledger {
         next_proposal: ProposalId(1),
         open: BTreeMap::new(),
         graduation: None,
+        failed: Default::default(),
     }
 }
 
