@@ -13,10 +13,10 @@ use serde_json::json;
 use crate::change::{carry_through, modules, propose};
 
 const ALL: [usize; 4] = [0, 1, 2, 3];
-const ENDED: [&str; 5] = ["active", "rejected", "expired", "withdrawn", "superseded"];
+pub(crate) const ENDED: [&str; 5] = ["active", "rejected", "expired", "withdrawn", "superseded"];
 
 /// Gives a node the bytes of a module; its hash.
-fn add(cluster: &Cluster, index: usize, bytes: &[u8]) -> String {
+pub(crate) fn add(cluster: &Cluster, index: usize, bytes: &[u8]) -> String {
     let path = cluster.folder().join("hostile.wasm");
     std::fs::write(&path, bytes).expect("written");
     let (path, token) = (path.display().to_string(), cluster.node(index).token_file());
