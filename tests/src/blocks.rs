@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use crate::api::{Block, Epoch};
 use crate::cluster::Cluster;
+use crate::program::run_ok;
 use crate::wait::{LONG, until};
 
 /// Checks the chain of the running nodes among `indexes`: the first node's chain is walked
@@ -37,6 +40,34 @@ pub fn assert_one_chain(cluster: &Cluster, indexes: &[usize]) {
     for &index in indexes {
         assert_no_fork(cluster, index);
     }
+    cluster.assert_no_panic();
+}
+
+/// Checks the chain of the given running nodes where phases of epochs were aborted: each node's own
+/// is audited from the genesis up to its last block, by what the program has for auditors, and all
+/// hold the same blocks.
+///
+/// # Panics
+/// With the first difference.
+pub fn assert_one_audited_chain(cluster: &Cluster, indexes: &[usize]) {
+    let executed = |&i: &usize| cluster.client(i).status().expect("it answers").global_exec_index;
+    let tip = indexes.iter().map(executed).max().expect("some nodes");
+    let genesis = cluster.folder().join("genesis.json");
+    let genesis = genesis.to_str().expect("folders of tests are text");
+    let mut hashes = BTreeSet::new();
+    for &index in indexes {
+        cluster.until_status(index, &format!("executed block {tip}"), |s| s.global_exec_index >= tip);
+        let api = format!("http://{}", cluster.node(index).api);
+        let audit = run_ok(&["verify-chain", "--genesis", genesis, "--api", &api, "--json"]);
+        let audit: Value = serde_json::from_str(&audit).unwrap_or_else(|e| panic!("{e}: {audit}"));
+        assert_eq!(audit["holds"], true, "node {index}: {audit}");
+        let last = audit["audit"]["last"]["global_exec_index"].as_u64();
+        assert!(last >= Some(tip), "node {index} was audited up to {last:?} of {tip}");
+        // A hash covers all blocks before it.
+        hashes.insert(cluster.client(index).block(tip).expect("a block").hash);
+        assert_no_fork(cluster, index);
+    }
+    assert_eq!(hashes.len(), 1, "block {tip} has several hashes: {hashes:?}");
     cluster.assert_no_panic();
 }
 

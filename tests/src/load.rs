@@ -141,6 +141,32 @@ impl Load {
     }
 }
 
+/// How long clients wait in a row without an acknowledgement; it sees as much as it is told to look.
+#[derive(Debug)]
+pub struct Pauses<'a> {
+    load: &'a Load,
+    seen: u64,
+    since: Instant,
+    longest: Duration,
+}
+
+impl<'a> Pauses<'a> {
+    /// From now on.
+    pub fn of(load: &'a Load) -> Self {
+        Self { load, seen: load.acknowledged(), since: Instant::now(), longest: Duration::ZERO }
+    }
+
+    /// Looks; the longest time so far.
+    pub fn look(&mut self) -> Duration {
+        self.longest = self.longest.max(self.since.elapsed());
+        let now = self.load.acknowledged();
+        if std::mem::replace(&mut self.seen, now) != now {
+            self.since = Instant::now();
+        }
+        self.longest
+    }
+}
+
 impl Drop for Load {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);

@@ -12,12 +12,14 @@ use crate::toolchain::{Kind, Toolchain, cargo};
 
 /// A module that this repository builds.
 pub(crate) struct Guest {
-    /// The name of the file under modules/.
+    /// The name of the file under `out`.
     pub(crate) file: &'static str,
     pub(crate) package: &'static str,
     /// Folder of the package.
     pub(crate) folder: &'static str,
     pub(crate) world: &'static str,
+    /// Folder of the component: `modules` for what ships with the program.
+    pub(crate) out: &'static str,
 }
 
 const fn guest(
@@ -26,7 +28,7 @@ const fn guest(
     folder: &'static str,
     world: &'static str,
 ) -> Guest {
-    Guest { file, package, folder, world }
+    Guest { file, package, folder, world, out: "modules" }
 }
 
 /// All of them.
@@ -40,6 +42,11 @@ pub(crate) const GUESTS: &[Guest] = &[
     guest("pbft-reverse", "moult-pbft-reverse", "guests/pbft-reverse", "engine"),
     guest("raft", "moult-raft", "guests/raft", "engine"),
     guest("require-shadow", "moult-require-shadow", "policies/require-shadow", "approval"),
+    // Wrong on purpose, for tests.
+    Guest {
+        out: "tests/hostile/modules",
+        ..guest("broken", "moult-broken", "tests/hostile/broken", "engine")
+    },
 ];
 
 /// Where the guests' intermediate files go.

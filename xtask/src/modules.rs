@@ -12,9 +12,13 @@ use crate::lock::{Entry, Lock, hash};
 use crate::toolchain::{Kind, Toolchain, cargo, output};
 
 pub(crate) fn run(root: &Path, check: bool, compiler: Option<Kind>, only: &[String]) -> Result<()> {
-    let lock_path = root.join("modules/modules.lock");
-    let mut lock = Lock::read(&lock_path)?;
-    let locked_compiler = lock.modules.first().map(|entry| entry.compiler.clone());
+    // Each folder has a lock of its own: what is for tests is not among what ships.
+    let lock_path = |folder: &str| root.join(folder).join("modules.lock");
+    let mut locks: BTreeMap<&str, Lock> = BTreeMap::new();
+    for guest in GUESTS {
+        locks.insert(guest.out, Lock::read(&lock_path(guest.out))?);
+    }
+    let locked_compiler = locks.values().find_map(|lock| Some(lock.modules.first()?.compiler.clone()));
     let toolchain = Toolchain::find(compiler, locked_compiler.as_deref())?;
     println!("compiler: {}", toolchain.description);
     let versions = versions(root)?;
@@ -30,21 +34,22 @@ pub(crate) fn run(root: &Path, check: bool, compiler: Option<Kind>, only: &[Stri
             bytes: bytes.len() as u64,
             compiler: toolchain.description.clone(),
         };
-        let verdict = verdict(root, &lock, &entry);
+        let lock = locks.entry(guest.out).or_default();
+        let verdict = verdict(&root.join(guest.out), lock, &entry);
         println!("{:14} {:8} {:>8} bytes  {}  {verdict}", entry.name, entry.version, entry.bytes, entry.hash);
         if verdict == Verdict::Different {
             differences.push(entry.name.clone());
         }
-        let folder = if check { target_dir(root).join("modules") } else { root.join("modules") };
+        let folder = if check { target_dir(root).join("modules") } else { root.join(guest.out) };
         std::fs::create_dir_all(&folder)?;
         std::fs::write(folder.join(format!("{}.wasm", guest.file)), bytes)?;
         lock.set(entry);
     }
     if !check {
-        return lock.write(&lock_path);
+        return locks.iter().try_for_each(|(folder, lock)| lock.write(&lock_path(folder)));
     }
     println!("the fresh build is in {}", target_dir(root).join("modules").display());
-    ensure!(differences.is_empty(), "{} differ from modules/modules.lock", differences.join(", "));
+    ensure!(differences.is_empty(), "{} differ from what modules.lock says", differences.join(", "));
     Ok(())
 }
 
@@ -75,10 +80,10 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-fn verdict(root: &Path, lock: &Lock, fresh: &Entry) -> Verdict {
+fn verdict(folder: &Path, lock: &Lock, fresh: &Entry) -> Verdict {
     let Some(locked) = lock.find(&fresh.name) else { return Verdict::New };
     // The file must be what the lock says, whoever built it.
-    let file = std::fs::read(root.join(format!("modules/{}.wasm", fresh.name)));
+    let file = std::fs::read(folder.join(format!("{}.wasm", fresh.name)));
     if !file.is_ok_and(|bytes| hash(&bytes) == locked.hash) {
         return Verdict::Different;
     }

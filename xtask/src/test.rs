@@ -272,6 +272,7 @@ impl Suite {
     }
 
     /// The same seeds every time, and a tenth as many that nobody ran before; with components fewer.
+    /// Then engines that are wrong on purpose.
     fn simulate(&mut self) -> Result<()> {
         let seeds = if self.quick { 30 } else { self.seeds };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
@@ -281,6 +282,18 @@ impl Suite {
             self.seeds_of(&["--engine", engine, "--native"], fresh, seeds / 10)?;
             self.seeds_of(&["--engine", engine], fresh, seeds / 15)?;
         }
+        self.broken_engines(&[], seeds / 10)?;
+        self.broken_engines(&["--components"], seeds / 10)
+    }
+
+    /// Every kind of broken engine, in clusters that have to give it up.
+    fn broken_engines(&mut self, how: &[&str], seeds: u64) -> Result<()> {
+        let mut command = self.command(&self.built("broken-engines"));
+        command.args(how).args(["--seeds", &seeds.to_string()]);
+        println!("---- {command:?}");
+        let status = command.status().context("broken-engines is not built")?;
+        ensure!(status.success(), "a broken engine broke a promise ({status}): see above how to repeat it");
+        self.passed += seeds;
         Ok(())
     }
 

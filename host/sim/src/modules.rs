@@ -24,6 +24,8 @@ pub struct EngineModule {
     info: Info,
     /// Whether it works for good, so that an epoch may graduate on its word.
     is_sound: bool,
+    /// What its configuration begins with.
+    config: String,
     make: Make<Box<dyn EngineInstance>>,
 }
 
@@ -50,6 +52,8 @@ pub struct Modules {
     engines: Vec<EngineModule>,
     /// The first of them with its failures.
     failing: Vec<EngineModule>,
+    /// One that is wrong on purpose, for proposals to move the chain to.
+    broken: Option<EngineModule>,
     /// The key-value store and its successor.
     applications: Vec<ApplicationModule>,
     approval: (ModuleHash, Make<Box<dyn ApprovalInstance>>),
@@ -63,6 +67,7 @@ impl EngineModule {
             hash: ModuleHash::of(name.as_bytes()),
             info: E::describe(),
             is_sound: true,
+            config: String::new(),
             make: Arc::new(|| Some(Box::new(NativeEngine::<E>::new()))),
         }
     }
@@ -72,7 +77,7 @@ impl EngineModule {
         let ModuleInfo::Engine(info) = prepared.info().clone() else { return None };
         let hash = prepared.hash();
         let make: Make<_> = Arc::new(move || prepared.engine().ok());
-        Some(Self { name: name.to_owned(), hash, info, is_sound: true, make })
+        Some(Self { name: name.to_owned(), hash, info, is_sound: true, config: String::new(), make })
     }
 
     /// This one, as it fails.
@@ -87,7 +92,8 @@ impl EngineModule {
             })
         };
         let hash = ModuleHash::of(name.as_bytes());
-        Self { name, hash, info: self.info.clone(), is_sound: false, make: Arc::new(make) }
+        let (info, config) = (self.info.clone(), self.config.clone());
+        Self { name, hash, info, is_sound: false, config, make: Arc::new(make) }
     }
 
     /// Whether it works for good, so that an epoch may graduate on its word.
@@ -98,6 +104,11 @@ impl EngineModule {
     /// Whether it was made for a committee of which some may lie.
     pub(crate) fn bears_lies(&self) -> bool {
         self.info.fault_models.contains(&FaultModel::Byzantine)
+    }
+
+    /// What its configuration begins with.
+    pub(crate) fn config(&self) -> &str {
+        &self.config
     }
 
     /// Which configuration it takes: see [`crate::setup::engine_config`].
@@ -117,6 +128,7 @@ impl Modules {
         };
         Self {
             failing: failing(&engines),
+            broken: None,
             engines,
             applications: vec![
                 application("kv", Arc::new(|| Some(Arc::new(NativeApplication::<moult_kv::Kv>::new())))),
@@ -142,6 +154,7 @@ impl Modules {
         let applications = kv.into_iter().map(application).collect::<Option<_>>()?;
         matches!(policy.info(), ModuleInfo::Approval(_)).then(|| Self {
             failing: failing(&engines),
+            broken: None,
             engines,
             applications,
             approval: (policy.hash(), Arc::new(move || policy.approval().ok())),
@@ -164,16 +177,26 @@ impl Modules {
         ])
     }
 
+    /// With an engine that is wrong on purpose, as its configuration says from its first line on;
+    /// most changes of the engine move the chain to it, a quorum has to give it up, and its faults
+    /// are no violations. A run has to have fallbacks always: see [`Plan::broken`](crate::Plan::broken).
+    #[must_use]
+    pub fn with_broken(mut self, engine: EngineModule, config: &str) -> Self {
+        self.broken = Some(EngineModule { is_sound: false, config: config.to_owned(), ..engine });
+        self
+    }
+
     /// Names and hashes, for messages.
     pub fn list(&self) -> Vec<(String, ModuleHash)> {
-        let engines = self.engines.iter().map(|module| (module.name.clone(), module.hash));
+        let engines =
+            self.engines.iter().chain(&self.broken).map(|module| (module.name.clone(), module.hash));
         let others = self.applications.iter().map(|module| (module.name.clone(), module.hash));
         engines.chain(others).chain([("approval policy".to_owned(), self.approval.0)]).collect()
     }
 
     /// All hashes.
     pub(crate) fn hashes(&self) -> impl Iterator<Item = ModuleHash> + '_ {
-        let engines = self.engines.iter().chain(&self.failing).map(|module| module.hash);
+        let engines = self.engines.iter().chain(&self.failing).chain(&self.broken).map(|module| module.hash);
         engines.chain(self.applications.iter().map(|module| module.hash)).chain([self.approval.0])
     }
 
@@ -187,9 +210,14 @@ impl Modules {
         &self.failing
     }
 
+    /// The one that is wrong on purpose.
+    pub(crate) fn broken(&self) -> Option<&EngineModule> {
+        self.broken.as_ref()
+    }
+
     /// Which engine a hash is of.
     pub(crate) fn engine_of(&self, hash: ModuleHash) -> Option<&EngineModule> {
-        self.engines.iter().chain(&self.failing).find(|module| module.hash == hash)
+        self.engines.iter().chain(&self.failing).chain(&self.broken).find(|module| module.hash == hash)
     }
 
     /// The application of genesis and the one that proposals bring, and back.

@@ -83,6 +83,8 @@ pub(crate) struct Process {
     pub(crate) reads: Vec<(GlobalIndex, u64)>,
     /// An engine whose module is not here yet.
     pub(crate) wanted_engine: Option<(EpochIdentity, ModulePin)>,
+    /// The engine that it runs is wrong on purpose.
+    pub(crate) runs_broken: bool,
 }
 
 /// Steps that wait for the disk.

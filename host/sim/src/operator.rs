@@ -12,6 +12,9 @@ use crate::queue::Event;
 use crate::setup::{engine_config, engine_that_may_fail, limits, member};
 use crate::world::World;
 
+/// So many of 1,000 changes of the engine are to the one that is wrong on purpose, if there is one.
+const BROKEN_PER_MILLE: u64 = 750;
+
 impl World {
     pub(crate) fn change(&mut self) {
         if self.is_calm {
@@ -116,7 +119,10 @@ impl World {
             let others: Vec<_> =
                 others.filter(|engine| all_honest || engine.bears_lies()).map(|engine| engine.hash).collect();
             pin.hash = self.operator.pick(&others).unwrap_or(pin.hash);
-            if !present.fallbacks.is_empty() && self.operator.chance(250) {
+            let broken = self.modules.broken().map(|engine| engine.hash);
+            if let Some(broken) = broken.filter(|_| self.operator.chance(BROKEN_PER_MILLE)) {
+                pin.hash = broken;
+            } else if !present.fallbacks.is_empty() && self.operator.chance(250) {
                 let drawn = engine_that_may_fail(&mut self.operator, &self.plan, &self.modules);
                 let drawn = drawn.filter(|engine| all_honest || engine.bears_lies());
                 pin.hash = drawn.map_or(pin.hash, |engine| engine.hash);

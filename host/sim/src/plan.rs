@@ -175,6 +175,13 @@ impl Plan {
         Self { failing_per_mille: 1000, ..Self::short() }
     }
 
+    /// Shorter and with mostly changes of the engine: for [`Modules::with_broken`].
+    pub fn broken() -> Self {
+        let change_kinds = vec!["engine", "back-to-back", "application", "stake", "join", "leave"];
+        let (faults_ms, between_changes_ms, others_max) = (6_000, 1_500, 3);
+        Self { faults_ms, between_changes_ms, others_max, change_kinds, ..Self::aborts() }
+    }
+
     /// Four nodes that exchange modules and do nothing else: to crash them at every point.
     pub fn switch() -> Self {
         Self {

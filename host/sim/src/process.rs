@@ -73,6 +73,7 @@ impl World {
             executor: Executor { replay_to, ..Executor::default() },
             reads: Vec::new(),
             wanted_engine: None,
+            runs_broken: false,
         });
         self.log(node, || "starts".into());
         if is_repairing {

@@ -157,6 +157,8 @@ pub struct Report {
     pub reads: u64,
     /// Virtual time of the whole run, in milliseconds.
     pub virtual_ms: u64,
+    /// Epochs that began with the engine that is wrong on purpose, and those in which it was given up.
+    pub broken: (u64, u64),
     /// What each node synced, group by group: for crashing within each.
     pub groups: Vec<Vec<Group>>,
     /// Faults by kind.
@@ -177,6 +179,7 @@ impl Report {
         self.refused += other.refused;
         self.reads += other.reads;
         self.virtual_ms += other.virtual_ms;
+        self.broken = (self.broken.0 + other.broken.0, self.broken.1 + other.broken.1);
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
         }

@@ -24,6 +24,9 @@ use crate::signing::Scheme;
 use crate::trace::Trace;
 use crate::world::{Tuning, World};
 
+/// An engine that is wrong on purpose makes fewer commits than this that are right.
+const COMMITS_BEFORE_BROKEN: u64 = 12;
+
 /// What a node's key and authority are drawn from.
 struct Identity {
     keys: KeyPair,
@@ -140,6 +143,7 @@ impl World {
             rotten_node: None,
             faults_drawn: 0,
             proposals: 0,
+            broken: Default::default(),
             waiting_for: String::new(),
             operator: Rng::new(seed ^ 0x6f70_6572_6174_6f72),
             nemesis,
@@ -220,7 +224,9 @@ fn genesis(rng: &mut Rng, plan: &Plan, modules: &Modules, members: &[Identity]) 
     let bears_lies = engine.is_some_and(EngineModule::bears_lies);
     let pin = |hash: ModuleHash, config: Vec<u8>| ModulePin { hash, config };
     let fallbacks = fallbacks(rng, plan, modules);
-    let engine = if fallbacks.is_empty() { engine } else { engine_that_may_fail(rng, plan, modules) };
+    // One that is wrong on purpose comes by a proposal.
+    let may_fail = !fallbacks.is_empty() && modules.broken().is_none();
+    let engine = if may_fail { engine_that_may_fail(rng, plan, modules) } else { engine };
     let limits = limits(rng, plan, engine.is_some_and(EngineModule::is_sound));
     let engine = engine.map_or(ModulePin { hash: ModuleHash([0; 32]), config: Vec::new() }, |engine| {
         pin(engine.hash, engine_config(rng, plan, engine))
@@ -251,7 +257,7 @@ fn genesis(rng: &mut Rng, plan: &Plan, modules: &Modules, members: &[Identity]) 
 /// engine that is not one of this repository's.
 pub(crate) fn engine_config(rng: &mut Rng, plan: &Plan, engine: &EngineModule) -> Vec<u8> {
     let text = match engine.kind() {
-        "pbft" | "pbft-reverse" => {
+        "pbft" | "pbft-reverse" | "broken" => {
             let interval = rng.range(2, 12);
             let window = interval * rng.range(2, 4);
             let (pipeline, timeout_ms, resend_ms) =
@@ -271,6 +277,10 @@ pub(crate) fn engine_config(rng: &mut Rng, plan: &Plan, engine: &EngineModule) -
             )
         }
         _ => String::new(),
+    };
+    let text = match engine.config() {
+        "" => text,
+        first => format!("{first}after={}\n{text}", rng.below(COMMITS_BEFORE_BROKEN)),
     };
     #[cfg(feature = "planted")]
     let text = crate::planted::engine_config(plan.planted, engine.kind(), text);

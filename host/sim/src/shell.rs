@@ -248,6 +248,7 @@ impl World {
         let it = &mut self.nodes[node];
         let life = it.life;
         let Some(process) = it.process.as_mut() else { return };
+        process.runs_broken = self.modules.broken().is_some_and(|broken| broken.hash == pin.hash);
         let engine = if it.modules.contains(&pin.hash) { self.modules.engine(&pin) } else { None };
         let Some(mut engine) = engine else {
             process.wanted_engine = Some((identity, pin));
@@ -304,7 +305,8 @@ impl World {
                     self.report.note(format!("hostile engine: {fault}"));
                     return Ok(());
                 }
-                if !fault.contains("injected") {
+                let is_broken = self.nodes[node].process.as_ref().is_some_and(|it| it.runs_broken);
+                if !fault.contains("injected") && !is_broken {
                     return Err(Violation::new("engines run", format!("node {node}: {fault}")));
                 }
                 self.report.note("engine fault");
@@ -328,6 +330,9 @@ impl World {
             CoreEvent::PhaseOpened(record) => {
                 self.log(node, || format!("enters phase {}: {:?}", record.phase, record.reason));
                 self.report.note(format!("phase {} entered", record.phase));
+                if self.modules.broken().is_some_and(|broken| broken.hash == record.failed) {
+                    self.broken.given_up.insert(record.number);
+                }
             }
             CoreEvent::PhaseResumed { phase, global } => {
                 self.log(node, || format!("phase {phase} resumed from {global}"));
@@ -381,6 +386,10 @@ impl World {
 
     fn epoch_started(&mut self, node: usize, start: &EpochStart) -> Result<(), Violation> {
         self.log(node, || format!("epoch {} begins after block {}", start.manifest.number, start.base));
+        let engine = start.manifest.modules.get(&Role::Engine).map(|pin| pin.hash);
+        if self.modules.broken().is_some_and(|broken| Some(broken.hash) == engine) {
+            self.broken.swapped_in.insert(start.manifest.number);
+        }
         self.take_up_application(node, start)
     }
 }

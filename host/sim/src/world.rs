@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use moult_types::{ChainId, Genesis, GlobalIndex};
+use moult_types::{ChainId, EpochNumber, Genesis, GlobalIndex};
 
 use crate::check::Checks;
 use crate::clients::Clients;
@@ -76,8 +76,17 @@ pub(crate) struct World {
     pub(crate) traps_left: u64,
     /// Rises with each proposal.
     pub(crate) proposals: u64,
+    /// Epochs with the engine that is wrong on purpose.
+    pub(crate) broken: Broken,
     /// The last thing done in the phase of calm, for people.
     pub(crate) waiting_for: String,
+}
+
+/// Epochs that began with the engine that is wrong on purpose, and those in which it was given up.
+#[derive(Default)]
+pub(crate) struct Broken {
+    pub(crate) swapped_in: BTreeSet<EpochNumber>,
+    pub(crate) given_up: BTreeSet<EpochNumber>,
 }
 
 /// Runs one seed with PBFT as native code.
@@ -251,6 +260,7 @@ impl World {
         self.report.acknowledged = self.clients.acknowledged;
         self.report.refused = self.clients.refused_count;
         self.report.virtual_ms = self.now_us / 1000;
+        self.report.broken = (self.broken.swapped_in.len() as u64, self.broken.given_up.len() as u64);
         self.report.groups = self.nodes.iter().map(|node| node.groups.clone()).collect();
         self.report
     }

@@ -7,8 +7,10 @@
 #![allow(clippy::disallowed_methods, reason = "budgets are held against the clock")]
 
 mod calls;
+mod engines;
 mod fuzz;
 mod guest;
 
+pub use engines::{BROKEN, Bench, Tally as EngineTally};
 pub use fuzz::{Finding, Kind, Tally, limits as fuzz_limits, run_seed};
 pub use guest::{component, fill, guest, guest_with, module, skeleton};

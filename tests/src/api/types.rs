@@ -10,6 +10,7 @@ pub struct Status {
     pub node: String,
     pub authority: String,
     pub epoch: u64,
+    pub phase: u32,
     pub identity: String,
     pub role: String,
     pub authority_index: Option<u32>,
@@ -33,11 +34,11 @@ pub struct Status {
 impl Status {
     /// What matters in a message.
     pub fn line(&self) -> String {
-        let Self { epoch, role, engine, global_exec_index: done, global_final_index: last, .. } = self;
+        let Self { epoch, phase, role, engine, global_exec_index: done, global_final_index: last, .. } = self;
         let Self { leader, round, barrier, signing_stopped: stopped, state_root: root, .. } = self;
         let peers = self.peers.len();
         format!(
-            "{role} in epoch {epoch}, executed {done} of {last}, barrier {barrier:?}, engine `{engine}` \
+            "{role} in epoch {epoch} phase {phase}, executed {done} of {last}, barrier {barrier:?}, engine `{engine}` \
              round {round} leader {leader:?}, {peers} peers, root {root:.8}, stopped: {stopped:?}"
         )
     }

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::change::{carry_through, modules, propose};
 
 const ALL: [usize; 4] = [0, 1, 2, 3];
-const ENDED: [&str; 5] = ["active", "rejected", "expired", "withdrawn", "superseded"];
+pub(crate) const ENDED: [&str; 5] = ["active", "rejected", "expired", "withdrawn", "superseded"];
 
 /// Gives a node the bytes of a module; its hash.
 pub(crate) fn add(cluster: &Cluster, index: usize, bytes: &[u8]) -> String {

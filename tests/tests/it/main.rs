@@ -3,6 +3,7 @@
 mod abuse;
 mod application;
 mod basics;
+mod broken;
 mod change;
 mod committee;
 mod crash;

@@ -1,6 +1,7 @@
 //! Every attack of the table in `docs/TESTING.md`, row by row.
 #![allow(clippy::disallowed_methods, reason = "a budget is held against the clock")]
 
+mod broken;
 mod common;
 mod doubles;
 
