@@ -103,3 +103,14 @@ fn engines_that_stall_or_trap_are_rolled_back() {
     let resumed = total.notes.get("phase resumed").copied().unwrap_or(0);
     assert!(resumed >= seeds, "only {resumed} nodes went on with a fallback");
 }
+
+/// One node computes another state: the others go on, and it stops signing, tells why, and is the
+/// only one that does.
+#[test]
+fn a_node_whose_state_goes_wrong_finds_out() {
+    for seed in 0..8 {
+        let report =
+            run(seed, &Plan::with_spoilt(1), &Modules::pbft(), false).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(report.notes.get("wrong state noticed"), Some(&1), "seed {seed}: {:?}", report.notes);
+    }
+}
