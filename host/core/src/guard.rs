@@ -41,6 +41,8 @@ pub struct GuardState {
     pub aborted: Option<(CommitIndex, Digest)>,
     /// High-water mark of the final chain: (global index, hash); 0 before the first block.
     pub final_mark: (GlobalIndex, Digest),
+    /// The last state root that was stated: (global index, root); 0 before the first.
+    pub stated: (GlobalIndex, Digest),
     /// By engine kind: slots at or below are closed.
     pub released: BTreeMap<u16, (u64, u64)>,
     /// Signed slots: scope, kind, a, b.
@@ -62,6 +64,7 @@ impl GuardState {
             certified: None,
             aborted: None,
             final_mark: (GlobalIndex(0), Digest::ZERO),
+            stated: (GlobalIndex(0), Digest::ZERO),
             released: BTreeMap::new(),
             slots: BTreeMap::new(),
         }
@@ -110,6 +113,7 @@ impl GuardState {
                 self.final_mark = (global, hash);
             }
             GuardUpdate::FinalMark { .. } => {}
+            &GuardUpdate::Stated { global, root } => self.stated = (global, root),
         }
     }
 }
@@ -244,6 +248,28 @@ impl Guard {
     /// The guard is disabled.
     pub fn batch(&self) -> Result<(), GuardRefusal> {
         if self.enabled { Ok(()) } else { Err(GuardRefusal::Disabled) }
+    }
+
+    /// Whether a state root may be stated: above the last one, over all epochs. `Ok(None)`: the
+    /// very same was stated before.
+    ///
+    /// # Errors
+    /// The block lies below the last one, or another root was stated for it.
+    pub fn state_root(
+        &mut self,
+        global: GlobalIndex,
+        root: Digest,
+    ) -> Result<Option<GuardUpdate>, GuardRefusal> {
+        if !self.enabled {
+            return Err(GuardRefusal::Disabled);
+        }
+        let (last, last_root) = self.state.stated;
+        match global.cmp(&last) {
+            std::cmp::Ordering::Less => Err(GuardRefusal::Closed),
+            std::cmp::Ordering::Equal if root == last_root => Ok(None),
+            std::cmp::Ordering::Equal => Err(GuardRefusal::Conflict),
+            std::cmp::Ordering::Greater => Ok(Some(self.note(GuardUpdate::Stated { global, root }))),
+        }
     }
 
     /// Whether a prepare may be signed: above the last one, in the present epoch. That the

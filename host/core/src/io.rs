@@ -276,6 +276,13 @@ pub enum GuardUpdate {
         /// Its hash.
         hash: Digest,
     },
+    /// A state root was stated: rises over all epochs.
+    Stated {
+        /// The block.
+        global: GlobalIndex,
+        /// The root after it.
+        root: Digest,
+    },
 }
 
 impl GuardUpdate {
@@ -519,6 +526,13 @@ pub enum Event {
         peer: PublicKey,
         /// The index.
         global: GlobalIndex,
+    },
+    /// This node's state is not that of a quorum: it signs nothing more.
+    StateForked {
+        /// The block after which it differs.
+        global: GlobalIndex,
+        /// Which roots, for a person.
+        reason: String,
     },
     /// Where peers are, as far as they said: (stake at this node's height, total stake,
     /// authorities at this node's height, highest final block heard of).

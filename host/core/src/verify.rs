@@ -1,7 +1,7 @@
 //! What of a peer's message must hold before the replica sees it.
 //!
 //! Pure and `Send`: the shell runs it on the peer's own task, off the replica's thread.
-//! Engine statements, the kernel's votes and batches are verified here; blocks and governance carry
+//! Engine statements, the kernel's votes, state roots and batches are verified here; blocks and governance carry
 //! their own proofs, which the replica checks against its chain.
 
 use std::sync::Arc;
@@ -126,6 +126,16 @@ impl VerifyContext {
                 self.phases()
                     .check_bundle(*phase, bundle)
                     .map_err(|e| Unverified::Bad(format!("a bundle: {e}")))?;
+            }
+            Message::StateRoot(said) => {
+                match said.epoch.cmp(&self.number) {
+                    std::cmp::Ordering::Less => return Err(Unverified::Stale),
+                    std::cmp::Ordering::Greater => return Err(Unverified::Early(Box::new(message))),
+                    std::cmp::Ordering::Equal => {}
+                }
+                self.keyring.verify(said.scope(), &said.statement(), &said.signature).map_err(|e| {
+                    Unverified::Bad(format!("a state root of authority {}: {e}", said.author.0))
+                })?;
             }
             Message::FetchPrepared { .. }
             | Message::Prepared(_)

@@ -147,7 +147,7 @@ impl Metrics {
             Event::PolicyFault { .. } => {
                 self.transitions.policy_faults.inc();
             }
-            Event::ForkDetected { .. } => {
+            Event::ForkDetected { .. } | Event::StateForked { .. } => {
                 self.consensus.forks.inc();
             }
             Event::Sync { stake, stake_total, nodes, nodes_total, .. } => {
@@ -394,7 +394,11 @@ impl Consensus {
             engine_faults: add(r, "engine_faults", "Engines that failed and were rebuilt or given up"),
             engine_misbehaved: add(r, "engine_misbehaved", "Requests of the engine that were refused"),
             engine_gauge: add(r, "engine_gauge", "What the engine measures, by its own names"),
-            forks: add(r, "fork_detected", "Times that a peer held another final block or state"),
+            forks: add(
+                r,
+                "fork_detected",
+                "Times that this node or a peer held another final block or state than others",
+            ),
             diverged: add(
                 r,
                 "diverged",

@@ -70,6 +70,10 @@ pub(crate) fn event(shared: &Shared, event: Event) {
         Event::ForkDetected { peer, global } => {
             tracing::error!(target: "consensus", %peer, global = global.0, "FORK: a peer holds another final block or state here; compare /v1/blocks of both nodes");
         }
+        Event::StateForked { global, reason } => {
+            tracing::error!(target: "consensus", global = global.0, reason, "FORK: the state of this node is not that of a quorum: it signs nothing more and serves reads of what it has; keep its data folder and set it up anew");
+            shared.view_mut(|view| view.signing_stopped = Some(reason));
+        }
         Event::Sync { highest, .. } => shared.view_mut(|view| view.highest_seen = highest),
         Event::Diverged { index } => {
             tracing::error!(target: "consensus", index = index.0, "the engine here ordered another chain than a quorum certified: this node prepares nothing more in this epoch and follows certificates");

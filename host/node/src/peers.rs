@@ -31,6 +31,7 @@ pub(crate) fn class_of(message: &Message) -> Class {
         | Message::Abort { .. }
         | Message::Opening { .. }
         | Message::Status(_)
+        | Message::StateRoot(_)
         | Message::System(_)
         | Message::ReadQuery { .. }
         | Message::ReadReply { .. } => Class::Consensus,

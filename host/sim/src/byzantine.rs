@@ -148,6 +148,10 @@ impl World {
                 own.signature = sign(Scope::Number(number), statement).signature;
             }
             Message::Status(status) => status.hash = other(&status.hash),
+            Message::StateRoot(said) => {
+                said.root = other(&said.root);
+                said.signature = sign(said.scope(), said.statement()).signature;
+            }
             // The lie that would hurt: less than was signed.
             Message::ReadReply { index, .. } => *index = CommitIndex(0),
             Message::Blocks(blocks) => {
@@ -319,7 +323,7 @@ fn kind_of(message: &Message) -> usize {
         Message::Engine { payload: None, .. } => 1,
         Message::Batches(_) => 2,
         Message::Votes { .. } => 3,
-        Message::Status(_) => 4,
+        Message::Status(_) | Message::StateRoot(_) => 4,
         Message::System(_) => 5,
         Message::FetchBatches(_) | Message::FetchBlocks { .. } => 6,
         Message::Blocks(_) => 7,
@@ -398,6 +402,7 @@ fn forge(message: &Message, rng: &mut Rng) -> Message {
             }
         }
         Message::Waiting { batch, .. } => flip(&mut batch.0, rng),
+        Message::StateRoot(said) => flip(&mut said.root.0, rng),
         Message::ReadReply { index, .. } => *index = CommitIndex(rng.below(index.0 + 40)),
         _ => {}
     }

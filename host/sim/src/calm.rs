@@ -109,7 +109,11 @@ impl World {
     fn faulty_keys(&self) -> BTreeSet<PublicKey> {
         let hostile = self.plan.hostile.as_ref().map(|hostile| hostile.node);
         let is_faulty = |(place, node): &(usize, &crate::node::Node)| {
-            node.byzantine || hostile == Some(*place) || node.disk.is_replaced() || node.disk.is_damaged()
+            node.byzantine
+                || node.is_spoilt
+                || hostile == Some(*place)
+                || node.disk.is_replaced()
+                || node.disk.is_damaged()
         };
         self.nodes.iter().enumerate().filter(is_faulty).map(|(_, node)| node.public).collect()
     }

@@ -130,7 +130,7 @@ impl World {
         drop(base);
         let Executed { mut writes, receipts, mut accumulator } =
             done.map_err(|e| Violation::new("execution", format!("node {node}: {e}")))?;
-        if self.plan.has_bug(Bug::StateOfNode) {
+        if self.plan.has_bug(Bug::StateOfNode) || it.is_spoilt {
             let (key, value) = (vec![execution::APPLICATION_PREFIX, 0xff], vec![node as u8]);
             accumulator.replace(&key, image.state.get(&key).map(Vec::as_slice), Some(&value));
             writes.insert(key, Some(value));

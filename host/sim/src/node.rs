@@ -27,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) authority: AuthorityId,
     /// The checkers hold it to nothing.
     pub(crate) byzantine: bool,
+    /// Its state goes wrong; it is held to the promises that do not concern the state.
+    pub(crate) is_spoilt: bool,
     pub(crate) disk: Disk,
     /// Rises with each start; what belongs to an earlier life is void.
     pub(crate) life: u64,
@@ -85,6 +87,8 @@ pub(crate) struct Process {
     pub(crate) wanted_engine: Option<(EpochIdentity, ModulePin)>,
     /// The engine that it runs is wrong on purpose.
     pub(crate) runs_broken: bool,
+    /// It found that its state is not that of a quorum.
+    pub(crate) has_forked: bool,
 }
 
 /// Steps that wait for the disk.

@@ -96,6 +96,9 @@ impl World {
             }
             _ => {}
         }
+        if !matches!(kind, "rejected" | "unavailable") {
+            self.take_failed(&mut proposal);
+        }
         self.mind_failed(&failed, &mut proposal);
         self.log(node, || format!("proposes {kind} for epoch {}", proposal.new_epoch));
         self.report.change(kind);
@@ -180,6 +183,20 @@ impl World {
             proposer: self.nodes[node].authority,
             readmit_failed: false,
         })
+    }
+
+    /// Now and then an engine is proposed that was given up, as it was.
+    fn take_failed(&mut self, proposal: &mut EpochChangeProposal) {
+        let known: Vec<_> = self.checks.failed.pins().cloned().collect();
+        let places: Vec<_> = (0..known.len()).filter(|_| !proposal.fallbacks.is_empty()).collect();
+        let Some(pin) = self.operator.pick(&places).map(|place| known[place].clone()) else { return };
+        let Some(engine) = self.modules.engine_of(pin.hash).cloned() else { return };
+        if self.operator.chance(300) && (engine.bears_lies() || proposal.fault_model == FaultModel::Crash) {
+            if !engine.is_sound() {
+                proposal.limits.graduate_after_blocks = None;
+            }
+            proposal.modules.insert(Role::Engine, pin);
+        }
     }
 
     /// What operators do about engines that were given up: some never heard of it, and the ledger

@@ -46,6 +46,8 @@ pub struct Plan {
     pub failing_per_mille: u64,
     /// A node whose engine is another one, for hostile engines in an unmodified host.
     pub hostile: Option<Hostile>,
+    /// A member whose state goes wrong.
+    pub spoilt: Option<usize>,
     /// Exactly one crash: where, for enumerating all of them.
     pub crash_point: Option<CrashPoint>,
     /// A bug to plant.
@@ -131,7 +133,7 @@ impl Plan {
 
     /// Whether epochs may graduate: not on the word of an engine that is wrong on purpose.
     pub(crate) fn trusts_engines(&self) -> bool {
-        self.hostile.is_none()
+        self.hostile.is_none() && self.spoilt.is_none()
     }
 
     /// Whether some nodes may be Byzantine.
@@ -159,6 +161,7 @@ impl Plan {
             byzantine_per_mille: 300,
             failing_per_mille: 500,
             hostile: None,
+            spoilt: None,
             crash_point: None,
             #[cfg(feature = "planted")]
             planted: None,
@@ -208,6 +211,12 @@ impl Plan {
             hostile: Some(Hostile { node, replace }),
             ..Self::short()
         }
+    }
+
+    /// A run without faults in which the state of one member goes wrong, long enough for several
+    /// state roots to be stated.
+    pub fn with_spoilt(node: usize) -> Self {
+        Self { faults_ms: 20_000, others_max: 0, spoilt: Some(node), ..Self::quiet() }
     }
 
     /// No faults at all.

@@ -68,6 +68,7 @@ impl World {
             idle_wakes: 0,
             writer: Writer::default(),
             verify: None,
+            has_forked: false,
             announced: Default::default(),
             linked: Default::default(),
             executor: Executor { replay_to, ..Executor::default() },

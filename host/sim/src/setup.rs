@@ -78,6 +78,7 @@ impl World {
                 keys: drawn.keys,
                 authority: drawn.authority,
                 byzantine: drawn.byzantine,
+                is_spoilt: plan.spoilt == Some(nodes.len()),
                 life: 0,
                 process: None,
                 skew_ms: if skewed {
@@ -214,7 +215,8 @@ pub(crate) fn member(keys: &KeyPair, authority: AuthorityId, stake: u64, place: 
 
 fn genesis(rng: &mut Rng, plan: &Plan, modules: &Modules, members: &[Identity]) -> Genesis {
     let equal = rng.chance(500);
-    let has_byzantine = plan.hostile.is_some() || members.iter().any(|member| member.byzantine);
+    let has_byzantine =
+        plan.hostile.is_some() || plan.spoilt.is_some() || members.iter().any(|member| member.byzantine);
     let members = members.iter().enumerate().map(|(place, it)| {
         let stake = if equal || has_byzantine { 1 } else { rng.range(1, 4) };
         member(&it.keys, it.authority, stake, place)

@@ -291,13 +291,25 @@ impl World {
     fn core_event(&mut self, node: usize, event: CoreEvent) -> Result<(), Violation> {
         match event {
             CoreEvent::ForkDetected { peer, global } => {
-                if !self.nodes.iter().any(|other| other.public == peer && other.byzantine) {
+                let is_wrong = |other: &crate::node::Node| other.byzantine || other.is_spoilt;
+                let is_with_it = self.nodes[node].is_spoilt
+                    || self.nodes.iter().any(|other| other.public == peer && is_wrong(other));
+                if !is_with_it {
                     return Err(Violation::new(
                         "no fork",
                         format!("node {node} sees one with {peer} at {global}"),
                     ));
                 }
                 self.report.note("fork seen with a Byzantine peer");
+            }
+            CoreEvent::StateForked { reason, .. } => {
+                if !self.nodes[node].is_spoilt {
+                    return Err(Violation::new("no fork", format!("node {node}: {reason}")));
+                }
+                if let Some(process) = self.nodes[node].process.as_mut() {
+                    process.has_forked = true;
+                }
+                self.report.note("wrong state noticed");
             }
             CoreEvent::EngineFault { fault, beyond_recovery, .. } => {
                 self.log(node, || format!("engine fault: {fault}, beyond recovery: {beyond_recovery}"));
@@ -336,6 +348,7 @@ impl World {
             }
             CoreEvent::PhaseResumed { phase, global } => {
                 self.log(node, || format!("phase {phase} resumed from {global}"));
+                self.checks.failed.synced(node);
                 self.report.note("phase resumed");
             }
             CoreEvent::Diverged { index } => {

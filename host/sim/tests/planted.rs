@@ -29,11 +29,14 @@ fn modules(bug: Planted) -> Modules {
 
 /// Runs seeds until one fails: how many it took, and how it failed.
 fn caught(planted: Planted, seeds: u64) -> Option<(u64, Violation)> {
-    use ReplicaBug::{AbortBelowCommit, CommitAfterAbort, DropsPrepared, FailedForgotten, NoRecursion};
+    use ReplicaBug::{
+        AbortBelowCommit, CommitAfterAbort, DropsPrepared, FailedForgotten, NoRecursion, RootsUncompared,
+    };
     let plan = match planted {
         Planted::Replica(
             AbortBelowCommit | CommitAfterAbort | DropsPrepared | FailedForgotten | NoRecursion,
         ) => Plan::aborts(),
+        Planted::Replica(RootsUncompared) => Plan::with_spoilt(1),
         _ => Plan::short(),
     };
     let (plan, modules) = (Plan { planted: Some(planted), ..plan }, modules(planted));
@@ -116,6 +119,7 @@ fn bugs_of_the_replica() {
         (NoRecursion, &["liveness"]),
         (DropsPrepared, &["liveness"]),
         (FailedForgotten, &["failed engines stay out"]),
+        (RootsUncompared, &["a wrong state is noticed"]),
     ]
     .map(|(bug, checks)| (Planted::Replica(bug), checks))
     .into();

@@ -116,3 +116,14 @@ fn every_chain_is_auditable_across_aborts() {
     assert_eq!(total.notes.get("chain audited"), Some(&12));
     assert!(total.notes.get("chain audited across aborts") >= Some(&3), "{total}");
 }
+
+/// One node computes another state: the others go on, and it stops signing, tells why, and is the
+/// only one that does.
+#[test]
+fn a_node_whose_state_goes_wrong_finds_out() {
+    for seed in 0..8 {
+        let report =
+            run(seed, &Plan::with_spoilt(1), &Modules::pbft(), false).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(report.notes.get("wrong state noticed"), Some(&1), "seed {seed}: {:?}", report.notes);
+    }
+}

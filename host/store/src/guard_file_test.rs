@@ -47,6 +47,7 @@ fn update() -> impl Strategy<Value = GuardUpdate> {
         2 => slot().prop_map(GuardUpdate::Released),
         1 => (0..4_u64, identity()).prop_map(|(number, identity)| GuardUpdate::Epoch { number, identity }),
         1 => (0..9_u64).prop_map(|count| GuardUpdate::Started { count }),
+        1 => (0..9_u64, digest()).prop_map(|(g, root)| GuardUpdate::Stated { global: GlobalIndex(g), root }),
         1 => (0..9_u64, digest()).prop_map(|(g, hash)| GuardUpdate::FinalMark { global: GlobalIndex(g), hash }),
     ]
 }

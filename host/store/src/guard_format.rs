@@ -125,6 +125,7 @@ pub(crate) fn is_logged(update: &GuardUpdate) -> bool {
         | GuardUpdate::Aborted { .. }
         | GuardUpdate::Phase { .. }
         | GuardUpdate::Released(_)
+        | GuardUpdate::Stated { .. }
         | GuardUpdate::Epoch { .. } => true,
         GuardUpdate::Prepared { .. } | GuardUpdate::Started { .. } | GuardUpdate::FinalMark { .. } => false,
     }

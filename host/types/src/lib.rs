@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod message;
 pub mod phase;
 pub mod state;
+pub mod state_root;
 pub mod statement;
 
 pub use batch::{
@@ -31,4 +32,5 @@ pub use ids::{
 pub use manifest::{EpochLimits, Finality, Follows, Genesis, Manifest, ModulePin, World};
 pub use message::Message;
 pub use moult_sdk::{AuthorityIndex, CommitIndex, Digest, FaultModel, Slot, Stake, Statement};
+pub use state_root::StateRoot;
 pub use statement::{Scope, Signed, SlotKind};

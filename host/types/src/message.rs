@@ -7,6 +7,7 @@ use crate::batch::{SignedBatch, SystemTransaction};
 use crate::block::{BlockRecord, Certificate};
 use crate::ids::{EpochIdentity, EpochNumber, GlobalIndex, ModuleHash};
 use crate::phase::{Abort, Bundle, Claim, FinalityProof, Phase, Point};
+use crate::state_root::StateRoot;
 use crate::statement::Signed;
 
 /// One message; its sender is known from the connection.
@@ -128,6 +129,8 @@ pub enum Message {
         /// The part.
         bytes: Vec<u8>,
     },
+    /// Which state the sender has after a block.
+    StateRoot(StateRoot),
 }
 
 /// Where a node is.

@@ -34,6 +34,8 @@ impl SlotKind {
     pub const PROPOSE: u16 = 0x8006;
     /// The withdrawal of a proposal by its author: (proposal, 0).
     pub const WITHDRAW: u16 = 0x8007;
+    /// The state root after a block: (position over all epochs, 0), digest the root.
+    pub const STATE_ROOT: u16 = 0x8008;
 }
 
 /// Where a slot counts.
@@ -42,7 +44,7 @@ pub enum Scope {
     /// One epoch with everything it fixes: prepare, commit, abort and engine slots.
     Epoch(EpochIdentity),
     /// An epoch's number, in every phase of it and in the next epoch's blocks: batches,
-    /// proposals, votes, readiness.
+    /// proposals, votes, readiness, state roots.
     Number(EpochNumber),
 }
 

@@ -237,6 +237,13 @@ pub(crate) fn status() -> Status {
     }
 }
 
+pub(crate) fn state_root() -> StateRoot {
+    let (epoch, global, root) = (EpochNumber(0), GlobalIndex(100), Digest([2; 32]));
+    let mut said = StateRoot { epoch, global, root, author: AuthorityIndex(1), signature: NO_SIGNATURE };
+    said.signature = in_number(1, &said.statement());
+    said
+}
+
 /// One of each kind.
 pub(crate) fn messages() -> Vec<Message> {
     let identity = identity();
@@ -267,6 +274,7 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::ReadReply { nonce: 1, epoch: EpochNumber(0), phase: 0, index: CommitIndex(2) },
         Message::FetchModule { hash, offset: 0 },
         Message::ModulePart { hash, total_bytes: 3, offset: 0, bytes: b"abc".to_vec() },
+        Message::StateRoot(state_root()),
     ]
 }
 
@@ -297,6 +305,7 @@ pub(crate) fn guard_updates() -> Vec<GuardUpdate> {
         },
         GuardUpdate::Released(Slot { kind: 2, a: 0, b: 3 }),
         GuardUpdate::FinalMark { global: GlobalIndex(1), hash: digest },
+        GuardUpdate::Stated { global: GlobalIndex(100), root: digest },
         GuardUpdate::Epoch { number: 1, identity: EpochIdentity([7; 32]) },
     ]
 }

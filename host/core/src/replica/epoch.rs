@@ -29,6 +29,7 @@ impl Replica {
         if global >= self.executed.0 {
             self.executed = (global, Some(state_root));
             self.sync.note_root(global, state_root);
+            self.roots.note_own(global, state_root);
         }
         self.switch_if_executed();
     }
@@ -66,6 +67,7 @@ impl Replica {
         self.epoch = next;
         self.fallback = Fallback::default();
         self.stall.begin(self.now.mono_ms);
+        self.roots.begin(self.epoch.start.base, Some(state_root));
         #[cfg(feature = "planted")]
         self.plant();
         #[cfg(feature = "planted")]

@@ -14,6 +14,7 @@ mod epoch;
 mod ordering;
 mod phases;
 mod reads;
+mod roots;
 mod settings;
 mod signatures;
 mod stall;
@@ -47,6 +48,7 @@ use duties::Duties;
 use ordering::Ordering;
 use phases::{Fallback, Side};
 use reads::Reads;
+use roots::Roots;
 use stall::Stall;
 use sync::Sync;
 use votes::Voting;
@@ -92,6 +94,7 @@ pub struct Replica {
     duties: Duties,
     sync: Sync,
     reads: Reads,
+    roots: Roots,
     /// The last block that the executor reported, and its root.
     executed: (GlobalIndex, Option<Digest>),
     draining: bool,
@@ -142,6 +145,7 @@ impl Replica {
             duties: Duties::default(),
             sync: Sync::default(),
             reads: Reads::default(),
+            roots: Roots::default(),
             executed: (GlobalIndex(0), None),
             draining: false,
             halted: false,
@@ -162,6 +166,8 @@ impl Replica {
             let ledger = Arc::new(replica.ledger.clone());
             replica.out.durable.push(Persist::Epoch { start, expired: Vec::new(), ledger });
         }
+        let start = &replica.epoch.start;
+        replica.roots.begin(start.base, start.state_root);
         replica.enter_guard_epoch();
         // Above whatever is on disk: a batch of a start may be there whose count was not synced.
         let own = recovery.batches.iter().filter(|batch| replica.made(batch, recovery.former.as_ref()));
@@ -327,6 +333,7 @@ impl Replica {
             Message::Opening { epoch, phase, bundle } => self.on_opening(epoch, phase, bundle),
             Message::FetchPrepared { from: first, to } => self.on_fetch_prepared(from, first, to),
             Message::Prepared(answer) => self.on_prepared(from, *answer),
+            Message::StateRoot(said) => self.on_state_root(&said),
             // Served by the node from its store.
             Message::FetchBatches(_)
             | Message::FetchBlocks { .. }
@@ -351,6 +358,7 @@ impl Replica {
             self.place_read_marker();
             self.close_batches();
         }
+        self.mind_roots();
         self.send_votes_signed();
         self.ask_missing();
         self.ask_reads();
@@ -368,6 +376,7 @@ impl Replica {
             self.ask_point();
             self.housekeep_sync();
             self.housekeep_reads();
+            self.housekeep_roots();
         }
     }
 

@@ -71,6 +71,8 @@ pub enum Planted {
     DropsPrepared,
     /// Engines that were given up are forgotten with their epoch.
     FailedForgotten,
+    /// State roots that others state are not compared with this node's.
+    RootsUncompared,
     /// A bundle opens a phase without that of the phase before, where one is needed.
     NoRecursion,
 }

@@ -1,7 +1,7 @@
 //! Where peers are, and how a node that is behind catches up: final blocks with a
 //! proof, from anyone. Nothing but a proof is believed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use moult_sdk::{CommitIndex, Digest};
@@ -41,6 +41,8 @@ pub(super) struct Sync {
     pub(super) status_due: bool,
     told: Option<(u64, GlobalIndex)>,
     roots: BTreeMap<GlobalIndex, Digest>,
+    /// Peers that hold another block or state than this node: told of once, until they agree.
+    forked: BTreeSet<PublicKey>,
     pub(super) peers_announced: Vec<(PublicKey, Option<String>)>,
     /// Members of the epoch before: some may still have to fetch its last certificate.
     pub(super) former_peers: Vec<(PublicKey, String)>,
@@ -75,6 +77,7 @@ impl Replica {
             | Message::Waiting { identity, .. }
             | Message::Suspect { identity }
             | Message::Abort { identity, .. } => *identity == self.epoch.identity,
+            Message::StateRoot(said) => said.epoch <= self.epoch.start.manifest.number,
             Message::Batches(batches) => {
                 batches.iter().all(|b| b.batch.number <= self.epoch.start.manifest.number)
             }
@@ -94,6 +97,7 @@ impl Replica {
             self.sync.status_due = true;
             self.tell_votes(Target::Keys(vec![key]));
             self.tell_opening(Target::Keys(vec![key]));
+            self.tell_root(key);
         } else {
             self.sync.peers.remove(&key);
             if self.sync.asked.is_some_and(|(peer, ..)| peer == key) {
@@ -137,8 +141,13 @@ impl Replica {
         let same_block =
             status.last_final == self.ledger.global && status.epoch == self.epoch.start.manifest.number;
         let forked = same_block && status.hash != self.ledger.hash;
-        let other_root = self.sync.roots.get(&status.executed).is_some_and(|root| *root != status.state_root);
-        if forked || other_root && status.state_root != Digest::ZERO {
+        let root = self.sync.roots.get(&status.executed).filter(|_| status.state_root != Digest::ZERO);
+        let (is_known, other_root) = (root.is_some(), root.is_some_and(|root| *root != status.state_root));
+        if !forked && !other_root {
+            if is_known {
+                self.sync.forked.remove(&from);
+            }
+        } else if self.sync.forked.insert(from) && !self.roots.is_forked {
             self.event(Event::ForkDetected { peer: from, global: status.last_final.min(status.executed) });
         }
         if status.epoch == self.epoch.start.manifest.number && status.phase < self.fallback.phase {

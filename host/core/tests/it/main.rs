@@ -11,4 +11,5 @@ mod phases;
 mod repair;
 mod replica;
 mod rollback;
+mod roots;
 mod support;

@@ -7,7 +7,7 @@ use moult_core::governance::{Ledger, ProposalRecord, ProposalState};
 use moult_core::io::PhaseRecord;
 use moult_types::codec::hash_of;
 use moult_types::phase::Phase;
-use moult_types::{CommitIndex, Digest, EpochNumber, GlobalIndex, Manifest, ModulePin};
+use moult_types::{CommitIndex, Digest, EpochNumber, Manifest, ModulePin};
 
 use crate::report::Violation;
 
@@ -18,22 +18,45 @@ type Place = (EpochNumber, CommitIndex);
 pub(crate) struct Failed {
     /// Each engine with its failures.
     failures: Vec<(ModulePin, Place)>,
+    /// The same as nodes found them and have not synced yet.
+    unsynced: BTreeMap<usize, Vec<(ModulePin, Place)>>,
     /// Each engine with the epochs at whose end a quorum let it in again.
     readmitted: Vec<(ModulePin, EpochNumber)>,
-    ledgers: BTreeMap<(GlobalIndex, EpochNumber, Phase), Digest>,
+    /// By the hash of the block, and what may follow it there.
+    ledgers: BTreeMap<(Digest, EpochNumber, Phase), Digest>,
 }
 
 impl Failed {
     /// A fallback goes on: those before it failed, whether they resumed or not.
-    pub(crate) fn resumed(&mut self, record: &PhaseRecord, manifest: &Manifest, ledger: &Ledger) {
+    pub(crate) fn resumed(
+        &mut self,
+        node: usize,
+        record: &PhaseRecord,
+        manifest: &Manifest,
+        ledger: &Ledger,
+    ) {
         for pin in (0..record.phase).filter_map(|phase| manifest.engine(phase)) {
             let failure = (pin.clone(), (record.number, ledger.index));
             let is_known =
                 |(known, (number, _)): &(ModulePin, Place)| known == pin && *number == record.number;
             if !self.failures.iter().any(is_known) {
-                self.failures.push(failure);
+                self.unsynced.entry(node).or_default().push(failure);
             }
         }
+    }
+
+    /// What the node found is on its disk, and what others do may follow from it.
+    pub(crate) fn synced(&mut self, node: usize) {
+        self.failures.extend(self.unsynced.remove(&node).unwrap_or_default());
+    }
+
+    pub(crate) fn crashed(&mut self, node: usize) {
+        self.unsynced.remove(&node);
+    }
+
+    /// Engines that were given up, whatever became of them.
+    pub(crate) fn pins(&self) -> impl Iterator<Item = &ModulePin> {
+        self.failures.iter().map(|(pin, _)| pin)
     }
 
     /// A proposal came to its end.
@@ -60,7 +83,7 @@ impl Failed {
             }
         }
         let hash = hash_of("ledger", ledger);
-        let known = *self.ledgers.entry((ledger.global, number, ledger.phase)).or_insert(hash);
+        let known = *self.ledgers.entry((ledger.hash, number, ledger.phase)).or_insert(hash);
         if known != hash {
             let what = format!("node {node}, block {}, phase {}: {ledger:?}", ledger.global, ledger.phase);
             return Err(Violation::new("one ledger", what));

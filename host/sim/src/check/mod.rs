@@ -70,7 +70,7 @@ pub(crate) struct Checks {
     signatures: signatures::Signatures,
     barrier: barrier::Barriers,
     governance: governance::Governance,
-    failed: failed::Failed,
+    pub(crate) failed: failed::Failed,
     model: model::Model,
     roots: roots::Roots,
     pub(crate) reads: reads::Reads,
@@ -111,6 +111,7 @@ impl Checks {
     /// A process is gone.
     pub(crate) fn crashed(&mut self, node: usize) {
         self.reads.crashed(node);
+        self.failed.crashed(node);
     }
 
     /// A replica answered: what it will write and release.
@@ -148,7 +149,7 @@ impl Checks {
                     let manifest = self.epochs.get(record.number);
                     self.phases.resumed(node, record, ledger)?;
                     if let Some(manifest) = manifest {
-                        self.failed.resumed(record, manifest, ledger);
+                        self.failed.resumed(node, record, manifest, ledger);
                         self.failed.ledger(node, record.number, ledger)?;
                     }
                     if let Some(resumption) = &record.resumption {
@@ -208,6 +209,16 @@ impl Checks {
                 self.certificates.check(node, certificate, Round::Prepare, manifest)?;
             }
         }
+        if let Message::StateRoot(said) = message {
+            if is_replaced {
+                let what = format!("node {node} states a root");
+                return Err(Violation::new("a replaced store signs nothing", what));
+            }
+            if nodes[node].is_spoilt {
+                return Ok(());
+            }
+            self.roots.stated(node, said)?;
+        }
         if let Message::Abort { identity, abort, .. } = message {
             self.phases.aborted(node, *identity, abort)?;
         }
@@ -224,7 +235,7 @@ impl Checks {
         receipts: &[(TransactionId, Receipt)],
         root: Digest,
     ) -> Result<(), Violation> {
-        if it.byzantine {
+        if it.byzantine || it.is_spoilt {
             return Ok(());
         }
         self.model.executed(node, record.global, batches, receipts)?;
@@ -236,6 +247,14 @@ impl Checks {
         self.model.finish(clients)?;
         let undecided = clients.check_history()?;
         for (i, node) in nodes.iter().enumerate().filter(|(_, node)| !node.byzantine) {
+            if node.is_spoilt {
+                let signs = node.process.as_ref().is_some_and(|process| !process.has_forked);
+                let what = || format!("node {i} goes on signing with a state of its own");
+                if signs {
+                    return Err(Violation::new("a wrong state is noticed", what()));
+                }
+                continue;
+            }
             if node.disk.now.applied < clients.acked_max {
                 return Err(Violation::new("durability", format!("node {i} lacks acknowledged blocks")));
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moult_types::{Digest, GlobalIndex};
+use moult_types::{Digest, GlobalIndex, StateRoot};
 
 use crate::report::Violation;
 
@@ -22,6 +22,16 @@ impl Roots {
                 "state root",
                 format!("node {node}, block {global}: {root:?}, others {known:?}"),
             ));
+        }
+        Ok(())
+    }
+
+    /// An honest node states a root: the one that a block has.
+    pub(crate) fn stated(&self, node: usize, said: &StateRoot) -> Result<(), Violation> {
+        let known = self.0.get(&said.global);
+        if known != Some(&said.root) {
+            let what = format!("node {node} states {said:?}, executed was {known:?}");
+            return Err(Violation::new("state root", what));
         }
         Ok(())
     }

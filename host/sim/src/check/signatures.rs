@@ -34,6 +34,9 @@ impl Signatures {
             Message::Abort { identity, abort, .. } => {
                 self.of_epoch(node, *identity, &abort.statement(), epochs)
             }
+            Message::StateRoot(said) => {
+                self.note(node, said.scope(), &said.statement(), epochs.get(said.epoch))
+            }
             Message::Batches(batches) => {
                 for signed in batches {
                     let batch = &signed.batch;
