@@ -87,7 +87,7 @@ impl Backups {
         if self.progress.is_cancelled() || self.running.swap(true, Ordering::AcqRel) {
             return Err(NotBegun::Busy);
         }
-        tracing::info!(target: "backup", reason, dir = %self.dir.display(), "a backup begins");
+        tracing::info!(target: "backup", reason, "a backup begins");
         let (store, dir, keep, bytes_max) = (self.store.clone(), self.dir.clone(), self.keep, self.bytes_max);
         let (progress, report, running) = (self.progress.clone(), self.report.clone(), self.running.clone());
         let work = move || {
@@ -140,7 +140,9 @@ fn note(report: &mut Report, made: Result<Backup, BackupError>, took_ms: u64) {
     match made {
         Ok(backup) => {
             let block = backup.header.last_final.0;
-            tracing::info!(target: "backup", file = %backup.path.display(), block, bytes = backup.bytes, took_ms, hash = %backup.hash, "a backup was made");
+            // Its folder is in the configuration.
+            let file = backup.path.file_name().and_then(|name| name.to_str());
+            tracing::info!(target: "backup", file, block, bytes = backup.bytes, took_ms, hash = %backup.hash, "a backup was made");
             report.made += 1;
             report.problem = None;
             report.last = Some((backup, took_ms));
