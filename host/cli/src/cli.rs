@@ -2,9 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::client::ApiArgs;
 use crate::{
-    bench, demo, devnet, epoch, genesis, init, kv, module, node, proposal, propose, replay, sim, status,
-    verify_chain,
+    bench, demo, devnet, epoch, genesis, guard, init, keys, kv, module, node, proposal, propose, replay,
+    restore, sim, status, verify_chain,
 };
 
 /// Shown below `--help`.
@@ -51,6 +52,14 @@ pub(crate) enum Command {
     Node(node::Args),
     /// Check a node's configuration and the files it names.
     CheckConfig(node::CheckArgs),
+    /// Back a running node's store up into a file on its machine.
+    Backup(ApiArgs),
+    /// Bring a stopped node's store back from a backup. For disaster only.
+    Restore(restore::Args),
+    /// Show a node's key, and give its authority a new one by an epoch change.
+    Keys(keys::Args),
+    /// Move what a node's key has signed between machines.
+    Guard(guard::Args),
     /// Look at, check, list and upload modules.
     Module(module::Args),
     /// Propose an epoch change: new modules, committee, fault model or limits.
@@ -96,6 +105,13 @@ mod tests {
             "moult genesis build --identity a.json --identity b.json --out genesis.json",
             "moult node --config d/moult.toml --log-format json --log debug",
             "moult check-config --config d/moult.toml --json",
+            "moult backup --api http://127.0.0.1:7400 --token-file t",
+            "moult restore b.backup --dir d",
+            "moult restore b.backup --dir d --yes",
+            "moult keys show --config d/moult.toml",
+            "moult keys rotate --config d/moult.toml --api http://127.0.0.1:7400 --token-file t --wait",
+            "moult guard export --config d/moult.toml --out guard.json",
+            "moult guard import guard.json --config d/moult.toml",
             "moult devnet --nodes 4 --dir d --engine pbft --approval manual --application kv2 --base-port 8000",
             "moult module inspect a.wasm",
             "moult module hash a.wasm",
@@ -151,6 +167,8 @@ mod tests {
             "moult module conform a.wasm --only calm --seeds 3",
             "moult replay record --config c",
             "moult init",
+            "moult guard export --config c",
+            "moult restore --dir d",
             "moult genesis build --out g.json",
             "moult devnet --nodes 0 --dir d",
             "moult sim --trace",

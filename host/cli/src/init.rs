@@ -124,11 +124,12 @@ fn config_text(p2p: SocketAddr, api: SocketAddr, grpc: Option<SocketAddr>) -> an
         grpc: GrpcConfig { listen: grpc, ..GrpcConfig::default() },
         record: Default::default(),
         shadow: Default::default(),
+        backup: Default::default(),
         limits: Default::default(),
     };
     let mut table: toml::Table = toml::from_str(&config.to_toml()?)?;
     // Left out, so that the defaults of a later version are not pinned by every old file.
-    for key in ["limits", "record", "shadow"] {
+    for key in ["limits", "record", "shadow", "backup"] {
         table.remove(key);
     }
     if grpc.is_none() {

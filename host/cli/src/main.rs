@@ -19,7 +19,9 @@ mod devnet;
 mod epoch;
 mod failure;
 mod genesis;
+mod guard;
 mod init;
+mod keys;
 mod kv;
 mod load;
 mod module;
@@ -29,6 +31,7 @@ mod pins;
 mod proposal;
 mod propose;
 mod replay;
+mod restore;
 mod revert;
 mod sim;
 mod status;
@@ -58,6 +61,10 @@ fn run(command: Command, json: bool) -> anyhow::Result<()> {
         Command::CompileWorker => failure::worker(moult_module::worker_main()),
         Command::Init(args) => init::run(args, json),
         Command::Genesis(args) => genesis::run(args, json),
+        Command::Backup(args) => block_on(restore::back_up(&args, json)),
+        Command::Restore(args) => restore::run(&args, json),
+        Command::Keys(args) => block_on(keys::run(args, json)),
+        Command::Guard(args) => guard::run(&args, json),
         Command::CheckConfig(args) => node::check_config(&args, json),
         Command::Node(args) => node::run(&args),
         Command::Module(args) => block_on(module::run(args, json)),

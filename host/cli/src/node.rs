@@ -1,10 +1,12 @@
 //! `moult node` and `moult check-config`.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::{Args as ClapArgs, ValueEnum};
 use moult_crypto::Signer as _;
+use moult_node::Exit;
 use moult_node::config::NodeConfig;
 use moult_node::files::{read_key, read_token};
 use moult_node::genesis::GenesisFile;
@@ -49,7 +51,24 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     abort_on_panic();
     let config = NodeConfig::load(&args.config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    Ok(runtime.block_on(moult_node::run(config, compile_worker()))?)
+    match runtime.block_on(moult_node::run(config, compile_worker()))? {
+        Exit::Asked => Ok(()),
+        Exit::KeyDue => {
+            drop(runtime);
+            start_anew()
+        }
+    }
+}
+
+/// The same program in the same process, so that whoever looks after it sees no end.
+fn start_anew() -> anyhow::Result<()> {
+    let mut args = std::env::args_os();
+    let mut program = std::process::Command::new("/proc/self/exe");
+    if let Some(name) = args.next() {
+        program.arg0(name);
+    }
+    let error = program.args(args).exec();
+    Err(error).context("the node stopped to take its new key up and cannot start itself: start it")
 }
 
 fn init_log(format: LogFormat, filter: &str) -> anyhow::Result<()> {

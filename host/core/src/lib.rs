@@ -7,11 +7,13 @@
 pub mod execution;
 pub mod governance;
 pub mod guard;
+mod guard_merge;
 pub mod io;
 pub mod kernel;
 pub mod ports;
 pub mod replica;
 pub mod verify;
 
+pub use guard_merge::GuardConflict;
 pub use io::{Effect, Event, Input, Now, Persist, Step};
 pub use replica::{Recovery, Replica};

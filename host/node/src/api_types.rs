@@ -305,6 +305,40 @@ pub struct ProposeBody {
     pub readmit_failed: bool,
 }
 
+/// `GET /v1/backup` and `POST /v1/backup` (admin): backups of this node's store.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BackupBody {
+    /// Whether one is under way.
+    pub running: bool,
+    /// Bytes of it so far.
+    pub written_bytes: u64,
+    /// How many were made since the start.
+    pub made: u64,
+    /// How many failed since the start.
+    pub failed: u64,
+    /// The last one since the start.
+    pub last: Option<BackupFileBody>,
+    /// Why there is no newer one, if the last attempt failed.
+    pub problem: Option<String>,
+}
+
+/// A backup.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BackupFileBody {
+    /// Where it is on the node's machine.
+    pub file: String,
+    /// Number of the epoch that it was made in.
+    pub epoch: u64,
+    /// The last final block in it.
+    pub global_final_index: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// Over its content.
+    pub hash: String,
+    /// How long it took.
+    pub took_ms: u64,
+}
+
 /// `POST /v1/proposals/{id}/vote` (admin): for policies that ask their operator.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

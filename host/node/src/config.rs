@@ -36,6 +36,9 @@ pub struct NodeConfig {
     /// Shadow runs of proposed engines.
     #[serde(default)]
     pub shadow: ShadowConfig,
+    /// Backups of the store.
+    #[serde(default)]
+    pub backup: BackupConfig,
     /// What this node may hold and do at once.
     #[serde(default)]
     pub limits: NodeLimits,
@@ -125,6 +128,25 @@ impl Default for RecordConfig {
             queue_bytes_max: 64 << 20,
             whole_outcomes: false,
         }
+    }
+}
+
+/// Backups of the store, made before every epoch transition and upon demand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackupConfig {
+    /// Their folder. Left out: `backups` in the data directory; better on another disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// So many are kept, the newest; 0: none is made.
+    pub keep: usize,
+    /// One that would be larger is not made, in bytes. On the disk there are at most `keep` + 1.
+    pub bytes_max: u64,
+}
+
+impl Default for BackupConfig {
+    fn default() -> Self {
+        Self { dir: None, keep: 2, bytes_max: 16 << 30 }
     }
 }
 
@@ -269,6 +291,7 @@ impl NodeConfig {
         paths.extend(config.api.tls_cert.iter_mut());
         paths.extend(config.api.tls_key.iter_mut());
         paths.extend(config.record.dir.iter_mut());
+        paths.extend(config.backup.dir.iter_mut());
         for relative in paths {
             *relative = folder.join(&*relative);
         }

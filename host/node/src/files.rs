@@ -5,11 +5,14 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use moult_crypto::KeyPair;
+use moult_crypto::{KeyPair, Signer};
+use moult_types::AuthorityId;
 use thiserror::Error;
 
 /// First line of a key file.
 const KEY_HEADER: &str = "moult ed25519 secret key 1";
+/// Begins the line that says for which authority a key was made, if not for its own.
+const AUTHORITY: &str = "authority ";
 
 /// What is wrong with a secret file.
 #[derive(Debug, Error)]
@@ -76,18 +79,42 @@ pub fn write_key(path: &Path, keys: &KeyPair) -> Result<(), FileError> {
     write_secret(path, &format!("{KEY_HEADER}\n{}\n", hex::encode(*keys.seed())))
 }
 
+/// Writes a later key of an authority.
+///
+/// # Errors
+/// It exists, or the system refuses.
+pub fn write_key_of(path: &Path, keys: &KeyPair, authority: AuthorityId) -> Result<(), FileError> {
+    write_secret(path, &format!("{KEY_HEADER}\n{}\n{AUTHORITY}{authority}\n", hex::encode(*keys.seed())))
+}
+
 /// Reads a key.
 ///
 /// # Errors
 /// It cannot be read, others can read it, or it is no key.
 pub fn read_key(path: &Path) -> Result<KeyPair, FileError> {
+    Ok(read_identity(path)?.0)
+}
+
+/// Reads a key, and for which authority it was made.
+///
+/// # Errors
+/// As [`read_key`].
+pub fn read_identity(path: &Path) -> Result<(KeyPair, AuthorityId), FileError> {
     let text = read_secret(path)?;
+    identity_in(&text).ok_or_else(|| FileError::NotAKey(path.to_owned()))
+}
+
+fn identity_in(text: &str) -> Option<(KeyPair, AuthorityId)> {
     let mut lines = text.lines();
     let mut seed = [0; 32];
-    let valid = lines.next() == Some(KEY_HEADER)
-        && lines.next().is_some_and(|line| hex::decode_to_slice(line.trim(), &mut seed).is_ok())
-        && lines.next().is_none();
-    if valid { Ok(KeyPair::from_seed(&seed)) } else { Err(FileError::NotAKey(path.to_owned())) }
+    lines.next().filter(|line| *line == KEY_HEADER)?;
+    hex::decode_to_slice(lines.next()?.trim(), &mut seed).ok()?;
+    let keys = KeyPair::from_seed(&seed);
+    let authority = match lines.next() {
+        Some(line) => line.strip_prefix(AUTHORITY)?.parse().ok()?,
+        None => AuthorityId::of(&keys.public_key()),
+    };
+    lines.next().is_none().then_some((keys, authority))
 }
 
 /// Makes a token and writes it.
@@ -123,6 +150,19 @@ mod tests {
         write_key(&path, &keys).expect("written");
         assert_eq!(*read_key(&path).expect("read").seed(), *keys.seed());
         assert!(matches!(write_key(&path, &keys), Err(FileError::Exists(_))));
+        let own = AuthorityId::of(&keys.public_key());
+        assert_eq!(read_identity(&path).expect("read").1, own);
+        let (later, other) = (folder.path().join("later.key"), AuthorityId([7; 32]));
+        write_key_of(&later, &keys, other).expect("written");
+        let (read, whose) = read_identity(&later).expect("read");
+        assert_eq!((*read.seed(), whose), (*keys.seed(), other));
+        let text = std::fs::read_to_string(&later).expect("read");
+        for bad in
+            [format!("{text}more\n"), text.replace("authority ", "author "), text.replace("0707", "07")]
+        {
+            std::fs::write(&later, bad).expect("written");
+            assert!(matches!(read_key(&later), Err(FileError::NotAKey(_))));
+        }
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
         assert!(matches!(read_key(&path), Err(FileError::Open { mode: 0o644, .. })));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");

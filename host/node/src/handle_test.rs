@@ -60,6 +60,7 @@ fn handle(dir: &std::path::Path, limits: NodeLimits) -> (NodeHandle, Queues) {
         api: ApiConfig { listen: any, token_file: dir.to_owned(), tls_cert: None, tls_key: None },
         grpc: Default::default(),
         record: Default::default(),
+        backup: Default::default(),
         shadow: Default::default(),
         limits,
     };

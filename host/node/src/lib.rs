@@ -14,13 +14,17 @@
 
 mod api;
 pub mod api_types;
+mod backup;
 pub mod config;
 mod effects;
 mod executor;
 pub mod files;
 pub mod genesis;
+pub mod guard_json;
+pub mod guard_transfer;
 mod handle;
 mod intake;
+mod key_switch;
 mod metrics;
 mod modules;
 mod node;
@@ -33,6 +37,7 @@ mod view;
 mod watch;
 
 pub use handle::{NodeHandle, QueryError, ReadError, WriteError};
-pub use node::{Node, NodeError, run};
+pub use key_switch::next_key_path;
+pub use node::{Exit, Node, NodeError, run};
 pub use submissions::{Ended, Submissions};
 pub use view::View;

@@ -15,6 +15,7 @@ use moult_module::{Compile, CompileWorker, HostConfig, Limits, ModuleHost};
 use moult_net::{NetConfig, NetLimits, Network};
 use moult_store::{
     DirLock, DurableLog, GuardCheck, GuardFile, GuardFileError, LogWriter, Store, StoreOptions, WorkingState,
+    refuse_half_restored,
 };
 use moult_types::{AuthorityId, Genesis, ProposalId};
 use thiserror::Error;
@@ -24,8 +25,10 @@ use crate::api::{Api, Protocol, Server};
 use crate::config::NodeConfig;
 use crate::effects::Effects;
 use crate::executor::{Executor, STATE_MEMORY_BYTES, Work};
-use crate::files::{FileError, read_key, read_token};
+use crate::files::{FileError, read_identity, read_key, read_token};
 use crate::genesis::{GenesisError, GenesisFile};
+use crate::guard_transfer::{exported_path, guard_path};
+use crate::key_switch;
 use crate::metrics::Metrics;
 use crate::modules::Modules;
 use crate::peers::Peers;
@@ -89,23 +92,33 @@ pub struct Node {
     _lock: DirLock,
 }
 
-/// Runs a node until it gets SIGINT or SIGTERM, then stops it gracefully.
+/// Why a node ended in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// It was told to.
+    Asked,
+    /// An epoch has given its authority the next key: a node that starts now takes it up.
+    KeyDue,
+}
+
+/// Runs a node until it gets SIGINT or SIGTERM or its next key is due, then stops it gracefully.
 ///
 /// # Errors
 /// It does not start, or had to stop.
-pub async fn run(config: NodeConfig, worker: CompileWorker) -> Result<(), NodeError> {
+pub async fn run(config: NodeConfig, worker: CompileWorker) -> Result<Exit, NodeError> {
     use tokio::signal::unix::{SignalKind, signal};
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
     let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
         return Err(NodeError::Fatal("signals cannot be received".into()));
     };
     let node = Node::start(config, worker).await?;
-    tokio::select! {
-        () = node.shared.ended.notified() => {}
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    node.stop().await
+    let exit = tokio::select! {
+        () = node.shared.ended.notified() => if node.shared.is_key_due() { Exit::KeyDue } else { Exit::Asked },
+        _ = interrupt.recv() => Exit::Asked,
+        _ = terminate.recv() => Exit::Asked,
+    };
+    node.stop().await?;
+    Ok(exit)
 }
 
 impl Node {
@@ -114,16 +127,19 @@ impl Node {
     /// # Errors
     /// It cannot start; nothing is left running.
     pub async fn start(config: NodeConfig, worker: CompileWorker) -> Result<Self, NodeError> {
-        let keys = read_key(&config.key_file)?;
+        read_key(&config.key_file)?;
         let token = read_token(&config.api.token_file)?;
         let genesis = GenesisFile::load(&config.genesis)?.to_genesis()?;
         std::fs::create_dir_all(&config.data_dir)
             .map_err(|e| store_error(format!("{}: {e}", config.data_dir.display())))?;
         let lock = DirLock::acquire(&config.data_dir).map_err(store_error)?;
+        refuse_half_restored(&config.data_dir).map_err(store_error)?;
+        tokio::task::block_in_place(|| key_switch::take_up(&config, &genesis))?;
+        let (keys, whose) = read_identity(&config.key_file)?;
         let opened = tokio::task::block_in_place(|| Opened::open(&config, &genesis, &keys))?;
         let modules = module_host(&config, &keys, worker, &opened.store)?;
         modules.import(&config.module_dirs).map_err(NodeError::Module)?;
-        let authority = config.authority.unwrap_or_else(|| AuthorityId::of(&keys.public_key()));
+        let authority = config.authority.unwrap_or(whose);
         let recorder = watch::recorder(&config.record).map_err(NodeError::Store)?;
         let (shared, queues) = share(config, keys, authority, &genesis, &opened, modules, recorder)?;
 
@@ -183,6 +199,9 @@ impl Node {
         }
         shared.set_stopping();
         shared.internal(Input::Wake);
+        let backups = shared.clone();
+        // A panic of it was told.
+        let _ = tokio::task::spawn_blocking(move || backups.backups.stop()).await;
         let recording = shared.clone();
         let ended = tokio::task::spawn_blocking(move || {
             let ended = (replica.join().is_ok(), executor.join().is_ok());
@@ -295,9 +314,19 @@ fn open_guard(
     fresh: GuardState,
     must_exist: bool,
 ) -> Result<(Option<GuardFile>, Option<String>), NodeError> {
-    let dir = data_dir.join("guard");
-    std::fs::create_dir_all(&dir).map_err(store_error)?;
-    let path = dir.join("guard");
+    let path = guard_path(data_dir);
+    std::fs::create_dir_all(data_dir.join("guard")).map_err(store_error)?;
+    let exported = exported_path(data_dir);
+    if !path.exists() && exported.exists() {
+        return Ok((
+            None,
+            Some(format!(
+                "the signer guard of this node was exported ({}): another machine may sign with its key. \
+             Import it here again where it was used last (`moult guard import`)",
+                exported.display()
+            )),
+        ));
+    }
     match GuardFile::open(&path, fresh.chain, fresh.key) {
         Ok((guard, _)) => Ok((Some(guard), None)),
         Err(GuardFileError::Missing { .. }) if !must_exist => {
@@ -477,11 +506,16 @@ async fn drive(
 /// What the step changed, for those who look from outside.
 fn publish(shared: &Shared, replica: &Replica, step: &moult_core::Step) {
     let under_way = replica.under_way();
+    let mut is_scheduled = false;
     shared.view_mut(|view| {
         view.under_way = under_way;
         for write in &step.durable {
             match write {
                 Persist::Final { ledger, .. } | Persist::PhaseResumed { ledger, .. } => {
+                    let is_new = view.ledger.barrier().is_none() && ledger.barrier().is_some();
+                    // A node that catches up passes transitions that are long over.
+                    let window = view.epoch.manifest.limits.window_blocks;
+                    is_scheduled |= is_new && view.highest_seen.0 <= ledger.global.0 + window;
                     view.ledger = ledger.clone();
                 }
                 Persist::Epoch { start, ledger, .. } => {
@@ -497,4 +531,7 @@ fn publish(shared: &Shared, replica: &Replica, step: &moult_core::Step) {
         view.me = replica.me();
         view.is_draining = replica.is_draining();
     });
+    if is_scheduled {
+        shared.backups.before_transition(shared.now().wall_ms);
+    }
 }

@@ -5,6 +5,7 @@ use moult_core::governance::ProposalState;
 use moult_core::io::EpochStart;
 use moult_types::governance::Decision;
 
+use crate::key_switch;
 use crate::shared::Shared;
 
 pub(crate) fn event(shared: &Shared, event: Event) {
@@ -116,5 +117,9 @@ pub(crate) fn epoch_started(shared: &Shared, start: &EpochStart) {
     );
     let keep: Vec<_> = manifest.modules.values().chain(&manifest.fallbacks).map(|pin| pin.hash).collect();
     shared.modules.retain(&keep);
+    if key_switch::is_due(&shared.config, shared.authority, manifest) {
+        tracing::warn!(target: "startup", authority = %shared.authority, "this epoch gives the authority its next key: the node restarts and takes it up");
+        shared.end_for_key();
+    }
     shared.metrics.epoch_started(start, shared.network.get().map(moult_net::Network::stats));
 }

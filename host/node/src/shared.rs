@@ -16,6 +16,7 @@ use moult_store::{Store, WorkingState, WriterStats};
 use moult_types::{AuthorityId, ChainId, ClientTransaction, Digest, GlobalIndex, TransactionId};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use crate::backup::Backups;
 use crate::config::NodeConfig;
 use crate::executor::Running;
 use crate::intake::{Full, Intake};
@@ -62,6 +63,7 @@ pub(crate) struct Shared {
     /// What the executor executed; changed by it alone.
     pub(crate) state: Arc<WorkingState>,
     pub(crate) modules: Modules,
+    pub(crate) backups: Backups,
     /// Records what the engine is fed, if the configuration says so.
     pub(crate) recorder: Option<Recorder>,
     /// Shadow runs beside the engine.
@@ -96,6 +98,8 @@ pub(crate) struct Shared {
     fatal: Mutex<Option<String>>,
     /// Told when `fatal` is set.
     pub(crate) ended: Notify,
+    /// An epoch has begun that gives the authority its next key.
+    key_due: AtomicBool,
 }
 
 /// The two queues into the replica, as its thread sees them.
@@ -129,6 +133,7 @@ impl Shared {
     ) -> Result<(Arc<Self>, Queues), getrandom::Error> {
         let mut anonymous = [0; 16];
         getrandom::fill(&mut anonymous)?;
+        let backups = Backups::new(&config.backup, config.data_dir.join("backups"), store.clone());
         let (inputs, input_queue) = mpsc::channel(config.limits.inputs_max);
         let intake = Intake::new(config.limits.inputs_max);
         let (answers, answer_queue) = mpsc::unbounded_channel();
@@ -140,6 +145,7 @@ impl Shared {
             store,
             state: Arc::new(state),
             modules,
+            backups,
             recorder,
             taps: Arc::default(),
             metrics,
@@ -163,6 +169,7 @@ impl Shared {
             handing_in: RwLock::default(),
             fatal: Mutex::default(),
             ended: Notify::new(),
+            key_due: AtomicBool::new(false),
         };
         Ok((Arc::new(shared), Queues { inputs: input_queue, answers: answer_queue }))
     }
@@ -408,6 +415,17 @@ impl Shared {
         fatal.get_or_insert(reason);
         self.ended.notify_waiters();
         self.ended.notify_one();
+    }
+
+    /// The node must end and start anew, to take its next key up.
+    pub(crate) fn end_for_key(&self) {
+        self.key_due.store(true, Ordering::Release);
+        self.ended.notify_waiters();
+        self.ended.notify_one();
+    }
+
+    pub(crate) fn is_key_due(&self) -> bool {
+        self.key_due.load(Ordering::Acquire)
     }
 
     pub(crate) fn fatal(&self) -> Option<String> {

@@ -103,6 +103,14 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A restore was cut off.
+    #[error(
+        "a restore into {path} was cut off: run the same `moult restore` again, it completes what was begun"
+    )]
+    HalfRestored {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// The guard's file failed.
     #[error(transparent)]
     Guard(#[from] GuardFileError),

@@ -156,6 +156,19 @@ impl GuardFile {
         }
     }
 
+    /// Writes a guard that was brought from elsewhere, in the place of whatever is there: the
+    /// caller has merged that into `state` (see `GuardState::raised_by`) and settled the store
+    /// with it. `sequence`: of the file that it came from, or of the one that is there, whichever
+    /// is higher; a store that saw less is older than the guard.
+    ///
+    /// # Errors
+    /// [`GuardFileError::Io`].
+    pub fn import(path: &Path, state: GuardState, sequence: u64) -> Result<Self, GuardFileError> {
+        let sequence = sequence.max(1);
+        let image = Image { sequence, store_sequence: sequence, ..Image::fresh(state) };
+        Self::write_new(path, image, LOG_BYTES_MIN)
+    }
+
     /// Reads the guard of a chain and key.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //!   database. [`Store::load`] checks what it reads; [`Store::check_guard`] finds a store
 //!   that has silently lost its tail.
 //! - [`WorkingState`]: the executor's copy of the replicated state.
+//! - [`Store::back_up`] and [`restore`]: the whole store as a file, and back.
 //! - [`LogWriter`]: takes the durable part of steps, syncs whole groups, and only then lets
 //!   the rest of each step go.
 //!
@@ -13,6 +14,7 @@
 //! disk is read again by the next one.
 #![allow(clippy::disallowed_methods, reason = "measures how long syncs take; no decision depends on it")]
 
+mod backup;
 mod durable;
 mod error;
 mod guard_file;
@@ -20,6 +22,8 @@ mod guard_format;
 mod load;
 mod lock;
 mod modules;
+mod moving;
+mod restore;
 mod serve;
 mod state;
 mod store;
@@ -33,6 +37,10 @@ pub mod guard_image {
     pub use crate::guard_format::{Image, ImageError, decode_image};
 }
 
+pub use backup::{
+    BACKUP_FORMAT, Backup, BackupError, BackupHeader, BackupProgress, check_backup, list_backups,
+    prune_backups,
+};
 pub use durable::DurableLog;
 pub use error::StoreError;
 pub use guard_file::{GuardFile, GuardFileError, LOG_BYTES_MIN};
@@ -40,6 +48,7 @@ pub use guard_format::StoreWrites;
 pub use load::{GuardCheck, Loaded};
 pub use lock::DirLock;
 pub use modules::ModuleFiles;
+pub use restore::{RestoreStep, Restored, refuse_half_restored, restore};
 pub use state::{Applied, StateStore};
 pub use store::{STORE_FORMAT, Store, StoreOptions};
 pub use working::WorkingState;

@@ -40,9 +40,16 @@ impl Default for StoreOptions {
 
 /// Whose store it is. The format comes first and in a fixed place in all formats to come.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
-struct Header {
-    chain: ChainId,
-    node: PublicKey,
+pub(crate) struct Header {
+    pub(crate) chain: ChainId,
+    pub(crate) node: PublicKey,
+}
+
+/// The header as it is stored.
+pub(crate) fn header_bytes(chain: ChainId, node: PublicKey) -> Vec<u8> {
+    let mut bytes = STORE_FORMAT.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&crate::tables::seal(Table::Meta, META_HEADER, &Header { chain, node }));
+    bytes
 }
 
 /// The chain, the batches, the engine's records and the replicated state of one node. Cheap
@@ -53,6 +60,8 @@ pub struct Store {
     pub(crate) tables: Tables,
     pub(crate) modules: ModuleFiles,
     pub(crate) options: StoreOptions,
+    /// Where it is.
+    pub(crate) dir: PathBuf,
 }
 
 impl Store {
@@ -81,10 +90,7 @@ impl Store {
         std::fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, "create", e))?;
         let tables = Tables::open(&unfinished, options.cache_bytes)?;
         let mut changes = Changes::default();
-        let header = Header { chain: genesis.chain(), node };
-        let mut bytes = STORE_FORMAT.to_le_bytes().to_vec();
-        bytes.extend_from_slice(&crate::tables::seal(Table::Meta, META_HEADER, &header));
-        changes.put(Table::Meta, META_HEADER, bytes.into());
+        changes.put(Table::Meta, META_HEADER, header_bytes(genesis.chain(), node).into());
         changes.put_sealed(Table::Meta, META_GENESIS, genesis);
         changes.commit(&tables, true)?;
         drop(tables);
@@ -138,7 +144,13 @@ impl Store {
             return Err(StoreError::Missing { path: dir.to_owned() });
         }
         let store = Self::open_tables(dir, options)?;
-        let Some(bytes) = store.tables.get_raw(Table::Meta, META_HEADER)? else {
+        let header = store.header()?;
+        Ok((store, header))
+    }
+
+    pub(crate) fn header(&self) -> Result<Header, StoreError> {
+        let dir = &self.dir;
+        let Some(bytes) = self.tables.get_raw(Table::Meta, META_HEADER)? else {
             return Err(StoreError::corrupt(dir, "the store's header", "it is missing"));
         };
         let Some((format, sealed)) = bytes.split_first_chunk::<4>() else {
@@ -148,9 +160,8 @@ impl Store {
         if found != STORE_FORMAT {
             return Err(StoreError::OtherFormat { path: dir.to_owned(), found, supported: STORE_FORMAT });
         }
-        let header: Header = unseal(Table::Meta, META_HEADER, sealed)
-            .map_err(|e| StoreError::corrupt(dir, "the store's header", e))?;
-        Ok((store, header))
+        unseal(Table::Meta, META_HEADER, sealed)
+            .map_err(|e| StoreError::corrupt(dir, "the store's header", e))
     }
 
     /// Whether a database was ever created here.
@@ -189,6 +200,6 @@ impl Store {
         let database: PathBuf = dir.join("db");
         let tables = Tables::open(&database, options.cache_bytes)?;
         let modules = ModuleFiles::open(&dir.join("modules"))?;
-        Ok(Self { tables, modules, options })
+        Ok(Self { tables, modules, options, dir: dir.to_owned() })
     }
 }

@@ -266,16 +266,32 @@ impl Changes {
         self.writes.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// Whether nothing is removed.
+    pub(crate) fn only_puts(&self) -> bool {
+        self.writes.values().all(Option::is_some)
+    }
+
+    /// Appends one record to what [`Changes::decode`] reads.
+    pub(crate) fn encode_put(to: &mut Vec<u8>, table: Table, key: &[u8], value: &[u8]) {
+        to.push(table as u8);
+        put_bytes(to, key);
+        to.push(1);
+        put_bytes(to, value);
+    }
+
     /// Appends the writes to what [`Changes::decode`] reads.
     pub(crate) fn encode(&self, to: &mut Vec<u8>) {
         for ((table, key), value) in &self.writes {
-            to.push(*table as u8);
-            put_bytes(to, key);
             match value {
-                None => to.push(0),
-                Some(value) => {
-                    to.push(1);
-                    put_bytes(to, value);
+                Some(value) => Self::encode_put(to, *table, key, value),
+                None => {
+                    to.push(*table as u8);
+                    put_bytes(to, key);
+                    to.push(0);
                 }
             }
         }

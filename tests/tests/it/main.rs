@@ -10,6 +10,7 @@ mod crash;
 mod graduated;
 mod hostile;
 mod input;
+mod moving;
 mod partition;
 mod power;
 mod proposals;

@@ -8,6 +8,7 @@
 //! not known. Every refusal is an [`ErrorBody`](crate::api_types::ErrorBody).
 
 mod app;
+mod backup;
 mod body;
 mod chain;
 mod convert;

@@ -7,10 +7,10 @@ use axum::routing::{get, post};
 
 use super::app::App;
 use super::error::ApiError;
-use super::{chain, gate, kv, modules, proposals, status, transactions};
+use super::{backup, chain, gate, kv, modules, proposals, status, transactions};
 
 /// Every route, as it is named in metrics.
-pub(super) const ROUTES: [&str; 17] = [
+pub(super) const ROUTES: [&str; 18] = [
     "/v1/kv/{*key}",
     "/v1/tx",
     "/v1/tx/{id}",
@@ -25,6 +25,7 @@ pub(super) const ROUTES: [&str; 17] = [
     "/v1/proposals/{id}/vote",
     "/v1/modules",
     "/v1/modules/{hash}",
+    "/v1/backup",
     "/healthz",
     "/readyz",
     "/metrics",
@@ -46,6 +47,7 @@ pub(super) fn router(app: &App) -> Router {
         post(proposals::vote),
         get(modules::list),
         get(modules::get).put(modules::put),
+        get(backup::get).post(backup::post),
         get(status::healthz),
         get(status::readyz),
         get(status::metrics),

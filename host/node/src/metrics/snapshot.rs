@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::process::Process;
 use super::{Label, clamp};
+use crate::backup::Report;
 use crate::shared::Shared;
 
 /// One look at everything.
@@ -36,6 +37,7 @@ pub(super) struct Snapshot {
     cache: CacheNumbers,
     log: LogNumbers,
     record: RecordNumbers,
+    backups: BackupNumbers,
     shadow_runs: usize,
     shadow_other_commits: u64,
     process: Process,
@@ -60,6 +62,18 @@ struct CacheNumbers {
     compiled: u64,
     compile_seconds: f64,
     refused: u64,
+}
+
+/// Of backups.
+#[derive(Default)]
+struct BackupNumbers {
+    made: u64,
+    failed: u64,
+    skipped: u64,
+    running_bytes: u64,
+    last_block: u64,
+    last_bytes: u64,
+    last_seconds: f64,
 }
 
 /// Of the recorder.
@@ -117,6 +131,7 @@ impl Snapshot {
         snapshot.log = shared.log_stats.get().map(|stats| LogNumbers::of(stats)).unwrap_or_default();
         snapshot.record =
             shared.recorder.as_ref().map(|it| RecordNumbers::of(it.stats())).unwrap_or_default();
+        snapshot.backups = BackupNumbers::of(shared.backups.report());
         snapshot.process = Process::take();
         snapshot
     }
@@ -135,6 +150,7 @@ impl Snapshot {
         self.add_modules(r);
         self.add_log(r);
         self.add_watch(r);
+        self.add_backups(r);
         self.add_process(r);
         registry
     }
@@ -270,6 +286,17 @@ impl Snapshot {
         );
     }
 
+    fn add_backups(&self, r: &mut Registry) {
+        let b = &self.backups;
+        counter(r, "backups", "Backups of the store that were made", b.made);
+        counter(r, "backups_failed", "Backups that failed", b.failed);
+        counter(r, "backups_skipped", "Epoch transitions before which none was made", b.skipped);
+        gauge(r, "backup_running_bytes", "Bytes written of the backup under way", b.running_bytes);
+        gauge(r, "backup_last_block", "Last final block in the last backup", b.last_block);
+        gauge(r, "backup_last_bytes", "Size of the last backup", b.last_bytes);
+        r.register("backup_last_seconds", "What the last backup took", ConstGauge::new(b.last_seconds));
+    }
+
     fn add_process(&self, r: &mut Registry) {
         let process = &self.process;
         let gauges = [
@@ -343,6 +370,21 @@ impl CacheNumbers {
             compiled: load(&stats.compiled),
             compile_seconds: load(&stats.compile_ms) as f64 / 1e3,
             refused: load(&stats.refused),
+        }
+    }
+}
+
+impl BackupNumbers {
+    fn of(report: Report) -> Self {
+        let last = report.last.as_ref();
+        Self {
+            made: report.made,
+            failed: report.failed,
+            skipped: report.skipped,
+            running_bytes: report.running.unwrap_or(0),
+            last_block: last.map_or(0, |(backup, _)| backup.header.last_final.0),
+            last_bytes: last.map_or(0, |(backup, _)| backup.bytes),
+            last_seconds: last.map_or(0.0, |(_, took_ms)| *took_ms as f64 / 1e3),
         }
     }
 }

@@ -13,6 +13,8 @@ pub(crate) fn access(c: &mut Client, admin: &mut Client) {
         ("DELETE", "/v1/proposals/1".to_owned()),
         ("POST", "/v1/proposals/1/vote".to_owned()),
         ("PUT", format!("/v1/modules/{hash}")),
+        ("POST", "/v1/backup".to_owned()),
+        ("GET", "/v1/backup".to_owned()),
     ] {
         let answer = c.call(method, &path, &[], b"{}").refused(401, "unauthorized");
         assert_eq!(answer.header("www-authenticate"), Some("Bearer"));

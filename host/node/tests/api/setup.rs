@@ -70,6 +70,7 @@ impl Setup {
             api: ApiConfig { listen: any, token_file: path.join("api.token"), tls_cert: None, tls_key: None },
             grpc: Default::default(),
             record: Default::default(),
+            backup: Default::default(),
             shadow: Default::default(),
             limits: NodeLimits {
                 request_bytes_max: 4 << 20,
@@ -151,7 +152,7 @@ pub(crate) fn node(config: &Path) -> Result<(), moult_node::NodeError> {
     let config = NodeConfig::load(config).expect("a configuration");
     let program = std::env::current_exe().expect("this program");
     let worker = CompileWorker { program, args: vec![WORKER.into()] };
-    tokio::runtime::Runtime::new().expect("a runtime").block_on(moult_node::run(config, worker))
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(moult_node::run(config, worker)).map(drop)
 }
 
 /// Where nobody listens, as of now.
