@@ -8,9 +8,10 @@ use anyhow::Context as _;
 use clap::{ArgGroup, Args as ClapArgs};
 use moult_node::api_types::{ProposalBody, ProposeBody, Status};
 use moult_node::genesis::PinFile;
-use moult_types::{FaultModel, Member, ModulePin, World};
+use moult_types::{FaultModel, Member, ModulePin, World, encode};
 use tokio::time::{Instant, sleep};
 
+use crate::certify::read_report;
 use crate::client::{ApiArgs, Client, ClientError};
 use crate::failure::{Told, negative};
 use crate::genesis::{parse_fault_model, read_json};
@@ -42,6 +43,10 @@ pub(crate) struct Args {
     /// Expires so many blocks from now [default: 50000].
     #[arg(long, value_name = "BLOCKS")]
     deadline: Option<u64>,
+    /// A certifier's report on a module that is proposed, as `moult certify` wrote it; may be given
+    /// several times.
+    #[arg(long, value_name = "FILE")]
+    report: Vec<PathBuf>,
     /// Show votes, readiness, barrier and switch as they come; exit code 3 unless it is active.
     #[arg(long)]
     wait: bool,
@@ -90,6 +95,7 @@ fn body(
         limits: args.limits.as_deref().map(read_json).transpose()?,
         not_before_ms: args.not_before,
         deadline_blocks: args.deadline,
+        reports: reports(&args.report)?,
         ..ProposeBody::default()
     };
     for (world, module) in chosen {
@@ -112,6 +118,13 @@ fn body(
         body.modules.insert(world, PinFile::from(&ModulePin { hash: pin.hash, config }));
     }
     Ok(body)
+}
+
+/// Reports in the order in which a proposal carries them.
+fn reports(files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let mut reports: Vec<_> = files.iter().map(|file| read_report(file)).collect::<Result<_, _>>()?;
+    reports.sort_by_key(|signed| (signed.report.module, signed.certifier));
+    Ok(reports.iter().map(|signed| hex::encode(encode(signed))).collect())
 }
 
 /// A list of members, or any object with one under `committee`.

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use moult_types::{AuthorityId, EpochLimits, FaultModel, Finality, Member, ModuleHash, PublicKey, World};
+use moult_types::{
+    AuthorityId, EpochLimits, FaultModel, Finality, Member, ModuleHash, PublicKey, SignedReport, World,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::genesis::PinFile;
@@ -269,6 +271,9 @@ pub struct ProposeBody {
     pub not_before_ms: Option<u64>,
     /// Expires so many blocks from now; default 50,000.
     pub deadline_blocks: Option<u64>,
+    /// Certifiers' reports on modules that it pins, each in hex as `moult certify` writes it,
+    /// rising by module and certifier.
+    pub reports: Vec<String>,
 }
 
 /// `POST /v1/proposals/{id}/vote` (admin): for policies that ask their operator.
@@ -337,6 +342,9 @@ pub struct ProposalBody {
     /// Where another engine is proposed: its shadow run on this node, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowBody>,
+    /// Certifiers' reports that it carries; their signatures hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reports: Vec<SignedReport>,
 }
 
 /// The shadow run of a proposed engine on one node: fed what the live engine is fed, with

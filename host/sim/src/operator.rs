@@ -177,6 +177,7 @@ impl World {
             activation: Activation::AsSoonAsReady,
             deadline: CommitIndex(index.0 + self.operator.range(20, 400)),
             proposer: self.nodes[node].authority,
+            reports: Vec::new(),
         })
     }
 

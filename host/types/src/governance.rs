@@ -7,6 +7,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest, FaultModel, Slot, Statement};
 use serde::{Deserialize, Serialize};
 
+use crate::certification::SignedReport;
 use crate::codec::hash_of;
 use crate::committee::Member;
 use crate::ids::{AuthorityId, EpochNumber, Signature};
@@ -76,6 +77,9 @@ pub struct EpochChangeProposal {
     pub deadline: CommitIndex,
     /// An authority of the present committee.
     pub proposer: AuthorityId,
+    /// What certifiers found out about modules that it pins: for approval policies. One a module
+    /// and certifier, rising by these; see [`crate::certification`] for the bounds.
+    pub reports: Vec<SignedReport>,
 }
 
 impl EpochChangeProposal {

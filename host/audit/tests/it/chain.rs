@@ -184,6 +184,7 @@ impl Chain {
             activation: Activation::AsSoonAsReady,
             deadline: CommitIndex(self.ledger.index.0 + 100),
             proposer: member(0).id,
+            reports: Vec::new(),
         };
         let author = AuthorityIndex(0);
         let scope = Scope::Number(self.manifest.number);

@@ -24,7 +24,9 @@ use moult_types::{
 #[cfg(feature = "planted")]
 use crate::replica::Planted;
 
-pub use check::{DEADLINE_BLOCKS_MAX, FALLBACKS_MAX, ProposalError, check_limits, check_manifest};
+pub use check::{
+    DEADLINE_BLOCKS_MAX, FALLBACKS_MAX, ProposalError, check_limits, check_manifest, check_reports,
+};
 pub use time::{block_time, note_times};
 
 /// Where a proposal stands.
@@ -326,6 +328,7 @@ impl Ledger {
         if deadline <= index || deadline - index > DEADLINE_BLOCKS_MAX {
             return Err(ProposalError::Deadline { deadline, index });
         }
+        check_reports(proposal)?;
         check_manifest(&manifest_of(proposal, self)).map(|_| ())
     }
 

@@ -117,6 +117,7 @@ impl Chain {
             activation: Activation::AsSoonAsReady,
             deadline: CommitIndex(self.ledger.index.0 + 100),
             proposer: member(author, 1).id,
+            reports: Vec::new(),
         };
         change(&mut proposal);
         let author_index = AuthorityIndex(author.into());

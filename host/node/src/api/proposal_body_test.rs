@@ -38,6 +38,7 @@ fn record(state: ProposalState, approve: u32, reject: &[&str], ready: u32) -> Pr
             activation: Activation::AsSoonAsReady,
             deadline: CommitIndex(100),
             proposer: AuthorityId([0; 32]),
+            reports: Vec::new(),
         },
         author: AuthorityIndex(0),
         state,

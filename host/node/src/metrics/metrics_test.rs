@@ -57,6 +57,7 @@ fn proposal(id: u64, state: ProposalState, votes: u32) -> Event {
             activation: Activation::AsSoonAsReady,
             deadline: CommitIndex(9),
             proposer: AuthorityId([0; 32]),
+            reports: Vec::new(),
         },
         author: AuthorityIndex(0),
         state,

@@ -89,6 +89,7 @@ pub(super) fn proposal(request: proto::ProposeRequest) -> Result<ProposeBody, Ap
         limits: request.limits.map(limits),
         not_before_ms: request.not_before_ms,
         deadline_blocks: request.deadline_blocks,
+        reports: request.reports.iter().map(hex::encode).collect(),
     })
 }
 
