@@ -41,6 +41,7 @@ pub(crate) const GUESTS: &[Guest] = &[
     guest("pbft", "moult-pbft", "guests/pbft", "engine"),
     guest("pbft-reverse", "moult-pbft-reverse", "guests/pbft-reverse", "engine"),
     guest("raft", "moult-raft", "guests/raft", "engine"),
+    guest("require-certified", "moult-require-certified", "policies/require-certified", "approval"),
     guest("require-shadow", "moult-require-shadow", "policies/require-shadow", "approval"),
     // Wrong on purpose, for tests.
     Guest {

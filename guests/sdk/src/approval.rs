@@ -120,6 +120,30 @@ pub struct ShadowRun {
     pub memory_bytes: u64,
 }
 
+/// What a certifier says of one pinned module, in a report that the proposal carries; the host
+/// has verified the signature.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Certification {
+    /// What the module was certified as.
+    pub world: String,
+    /// Its hash.
+    pub module: Digest,
+    /// Public key of who says so.
+    pub certifier: Digest,
+    /// Version of the host that ran it.
+    pub host_version: String,
+    /// The first seed of the simulator.
+    pub first_seed: u64,
+    /// How many seeds.
+    pub seeds: u64,
+    /// Seeds that broke a promise, and cases of the conformance suite that failed.
+    pub failures: u64,
+    /// The longest that a healed quorum took to decide all that it was asked, in milliseconds.
+    pub worst_stall_ms: u64,
+    /// Fuel of the module's calls for each of its commits.
+    pub fuel_per_commit: u64,
+}
+
 /// This node's view when it is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Context {
@@ -135,6 +159,8 @@ pub struct Context {
     pub operator: Option<Verdict>,
     /// Where another engine is proposed: its shadow run here, if there is one.
     pub shadow: Option<ShadowRun>,
+    /// One for each report that the proposal carries.
+    pub certifications: Vec<Certification>,
 }
 
 /// The vote.

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::client::ApiArgs;
 use crate::{
-    bench, demo, devnet, epoch, genesis, guard, init, keys, kv, module, node, proposal, propose, replay,
-    restore, sim, status, verify_chain,
+    bench, certify, demo, devnet, epoch, genesis, guard, init, keys, kv, module, node, proposal, propose,
+    replay, restore, sim, status, verify_chain,
 };
 
 /// Shown below `--help`.
@@ -80,6 +80,9 @@ pub(crate) enum Command {
     Bench(bench::Args),
     /// Run whole clusters in a deterministic simulator, seed by seed, with faults.
     Sim(sim::Args),
+    /// Put a module through the conformance suite and the simulator and sign what came of it; or
+    /// check such a report.
+    Certify(certify::Args),
     /// Compile one module under limits; started by nodes.
     #[command(hide = true)]
     CompileWorker,
@@ -148,6 +151,11 @@ mod tests {
             "moult bench --dir d --rate 5000 --value-bytes 64 --swap 3 --json",
             "moult demo --seconds 30 --rate 2000",
             "moult sim --seeds 300 --first 7 --engine raft --native --log sim.log --keep-going --threads 2 --json",
+            "moult certify a.wasm --world engine --seeds 1000 --first 7 --plan long --key k --out a.report",
+            "moult certify --check a.report",
+            "moult certify --check a.report a.wasm --all --json",
+            "moult certify --make-key certifier.key",
+            "moult propose --engine a.wasm --report a.report --report b.report",
             "moult sim --engine a.wasm --seed 7 --trace --without byzantine --without crash --faults-max 3",
         ] {
             if let Err(error) = Cli::try_parse_from(line.split_whitespace()) {
@@ -172,6 +180,8 @@ mod tests {
             "moult genesis build --out g.json",
             "moult devnet --nodes 0 --dir d",
             "moult sim --trace",
+            "moult certify a.wasm",
+            "moult certify --check a.report --key k",
             "moult sim --seed 3 --seeds 9",
         ] {
             assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{line}");

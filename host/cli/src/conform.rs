@@ -17,7 +17,7 @@ use crate::pins::host_for;
 
 /// Instances at once: the suite's largest committee, with a liar's twins and a second
 /// instance of each for comparison, takes less than half of it.
-const INSTANCES: u32 = 128;
+pub(crate) const INSTANCES: u32 = 128;
 /// At most this often a line about how far it is.
 const BETWEEN_LINES: Duration = Duration::from_secs(2);
 
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
     let host = host_for(INSTANCES)?;
     let prepared = host.prepare(bytes.into(), report.hash, World::Engine);
     let prepared = prepared.map_err(|error| negative(error.to_string()))?;
-    let mut told = Teller { out: Progress { json }, last: Instant::now(), failed: 0 };
+    let mut told = Teller::new(Progress { json });
     let report = conform(&PortFactory(|| prepared.engine()), &plan, &mut |ended| told.tell(&ended));
     let passed = report.passed();
     if json {
@@ -75,14 +75,18 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
 }
 
 /// Says how far a run is: each failure at once, else a line now and then.
-struct Teller {
+pub(crate) struct Teller {
     out: Progress,
     last: Instant,
     failed: u64,
 }
 
 impl Teller {
-    fn tell(&mut self, ended: &Ended) {
+    pub(crate) fn new(out: Progress) -> Self {
+        Self { out, last: Instant::now(), failed: 0 }
+    }
+
+    pub(crate) fn tell(&mut self, ended: &Ended) {
         let Ended { part, name, done, of, passed } = ended;
         if !passed {
             self.failed += 1;

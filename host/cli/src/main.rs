@@ -10,6 +10,7 @@
 
 mod bench;
 mod builtin;
+mod certify;
 mod cli;
 mod client;
 mod cluster;
@@ -79,6 +80,7 @@ fn run(command: Command, json: bool) -> anyhow::Result<()> {
         Command::Bench(args) => block_on(bench::run(args, json)),
         Command::Demo(args) => block_on(demo::run(args, json)),
         Command::Sim(args) => sim::run_command(&args, json),
+        Command::Certify(args) => certify::run(&args, json),
     }
 }
 

@@ -8,9 +8,10 @@ use anyhow::Context as _;
 use clap::{ArgGroup, Args as ClapArgs};
 use moult_node::api_types::{ProposalBody, ProposeBody, Status};
 use moult_node::genesis::PinFile;
-use moult_types::{FaultModel, Member, ModulePin, World};
+use moult_types::{FaultModel, Member, ModulePin, World, encode};
 use tokio::time::{Instant, sleep};
 
+use crate::certify::read_report;
 use crate::client::{ApiArgs, Client, ClientError};
 use crate::failure::{Told, negative};
 use crate::genesis::{parse_fault_model, read_json};
@@ -56,6 +57,10 @@ pub(crate) struct HowArgs {
     /// Pin engines that a quorum gave up before, as they were then; voters are shown that.
     #[arg(long)]
     pub(crate) readmit_failed: bool,
+    /// A certifier's report on a module that is proposed, as `moult certify` wrote it; may be given
+    /// several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Vec<PathBuf>,
     /// Show votes, readiness, barrier and switch as they come; exit code 3 unless it is active.
     #[arg(long)]
     pub(crate) wait: bool,
@@ -84,7 +89,8 @@ pub(crate) async fn put_forward(
     how: &HowArgs,
     progress: Progress,
 ) -> anyhow::Result<()> {
-    let body = ProposeBody { readmit_failed: how.readmit_failed, ..body };
+    let (readmit_failed, reports) = (how.readmit_failed, reports(&how.report)?);
+    let body = ProposeBody { readmit_failed, reports, ..body };
     let proposal: ProposalBody = client.send("POST", "/v1/proposals", &body).await?;
     progress.line(format_args!("proposal {} is final in block {}", proposal.id, proposal.proposed_index));
     let proposal = if how.wait { follow(client, proposal, progress).await? } else { proposal };
@@ -135,6 +141,7 @@ fn body(
         limits: args.limits.as_deref().map(read_json).transpose()?,
         not_before_ms: args.not_before,
         deadline_blocks: args.deadline,
+        reports: Vec::new(),
         ..ProposeBody::default()
     };
     for (world, module) in chosen {
@@ -157,6 +164,13 @@ fn body(
         body.modules.insert(world, PinFile::from(&ModulePin { hash: pin.hash, config }));
     }
     Ok(body)
+}
+
+/// Reports in the order in which a proposal carries them.
+fn reports(files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let mut reports: Vec<_> = files.iter().map(|file| read_report(file)).collect::<Result<_, _>>()?;
+    reports.sort_by_key(|signed| (signed.report.module, signed.certifier));
+    Ok(reports.iter().map(|signed| hex::encode(encode(signed))).collect())
 }
 
 /// A list of members, or any object with one under `committee`.

@@ -3,7 +3,7 @@
 //! The simulator is the library `moult-sim`; here it is given modules as a node would load
 //! them, many seeds on all processors, a log to go on from, and a summary.
 
-mod log;
+pub(crate) mod log;
 mod summary;
 
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use moult_module::Prepared;
+use moult_module::{ModuleHost, Prepared};
 use moult_sim::{EngineModule, Minimal, Modules, Plan, Violation, WHOLE_GROUPS, minimise, run};
 use moult_types::{ModuleHash, World};
 
@@ -122,14 +122,7 @@ pub(crate) fn run_command(args: &Args, json: bool) -> anyhow::Result<()> {
 }
 
 fn plan(args: &Args) -> anyhow::Result<Plan> {
-    let mut plan = match args.plan.as_str() {
-        "short" => Plan::short(),
-        "long" => Plan::long(),
-        "aborts" => Plan::aborts(),
-        "switch" => Plan::switch(),
-        "quiet" => Plan::quiet(),
-        other => anyhow::bail!("there is no plan `{other}`: short, long, aborts, switch or quiet"),
-    };
+    let mut plan = plan_of(&args.plan)?;
     let known = |name: &String| {
         let kinds = moult_sim::FAULT_KINDS.iter().chain(&moult_sim::CHANGE_KINDS).chain(&WHOLE_GROUPS);
         kinds.copied().any(|kind| kind == name)
@@ -147,6 +140,18 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
     Ok(plan)
 }
 
+/// The plan of a name.
+pub(crate) fn plan_of(name: &str) -> anyhow::Result<Plan> {
+    Ok(match name {
+        "short" => Plan::short(),
+        "long" => Plan::long(),
+        "aborts" => Plan::aborts(),
+        "switch" => Plan::switch(),
+        "quiet" => Plan::quiet(),
+        other => anyhow::bail!("there is no plan `{other}`: short, long, aborts, switch or quiet"),
+    })
+}
+
 /// The engines that a chain begins with and is moved to.
 fn modules(args: &Args, threads: usize) -> anyhow::Result<Modules> {
     let others: &[&str] = match args.engine.as_str() {
@@ -161,26 +166,41 @@ fn modules(args: &Args, threads: usize) -> anyhow::Result<Modules> {
             other => anyhow::bail!("`{other}` is not built in: without --native it is read as a file"),
         };
     }
-    let host = host_for(INSTANCES_A_THREAD * u32::try_from(threads)?)?;
-    let prepare = |bytes: Vec<u8>, world| -> anyhow::Result<Prepared> {
-        let hash = ModuleHash::of(&bytes);
-        host.prepare(bytes.into(), hash, world).map_err(|error| negative(error.to_string()))
-    };
-    let own = |name: &str, world| {
-        let module = builtin(name).with_context(|| format!("the module {name} is not built in"))?;
-        prepare(module.bytes.to_vec(), world)
-    };
+    let host = host(threads)?;
+    let prepare = |bytes: &[u8], world| prepare(&host, bytes, world);
+    let own = |name: &str, world| own(&host, name, world);
     let mut engines = Vec::new();
     if others.len() == 1 {
         let file = PathBuf::from(&args.engine);
         let name = file.file_stem().map_or_else(|| args.engine.clone(), |stem| stem.to_string_lossy().into());
-        engines.extend(EngineModule::component(&name, prepare(read(&file)?, World::Engine)?));
+        engines.extend(EngineModule::component(&name, prepare(&read(&file)?, World::Engine)?));
     }
     for name in others {
         engines.extend(EngineModule::component(name, own(name, World::Engine)?));
     }
-    let kv = [own("kv", World::Application)?, own("kv2", World::Application)?];
-    Modules::components(engines, kv, own("approve-valid", World::Approval)?)
+    with_the_rest(&host, engines)
+}
+
+/// A module host for runs on so many threads.
+pub(crate) fn host(threads: usize) -> anyhow::Result<ModuleHost> {
+    host_for(INSTANCES_A_THREAD * u32::try_from(threads)?)
+}
+
+/// Loads a module as a node would.
+pub(crate) fn prepare(host: &ModuleHost, bytes: &[u8], world: World) -> anyhow::Result<Prepared> {
+    host.prepare(bytes.into(), ModuleHash::of(bytes), world).map_err(|error| negative(error.to_string()))
+}
+
+/// One that came with this program.
+pub(crate) fn own(host: &ModuleHost, name: &str, world: World) -> anyhow::Result<Prepared> {
+    let module = builtin(name).with_context(|| format!("the module {name} is not built in"))?;
+    prepare(host, module.bytes, world)
+}
+
+/// Engines, with the applications and the policy that came with this program.
+pub(crate) fn with_the_rest(host: &ModuleHost, engines: Vec<EngineModule>) -> anyhow::Result<Modules> {
+    let kv = [own(host, "kv", World::Application)?, own(host, "kv2", World::Application)?];
+    Modules::components(engines, kv, own(host, "approve-valid", World::Approval)?)
         .context("a module of another world")
 }
 

@@ -9,4 +9,7 @@ mod keys;
 mod verify;
 
 pub use keys::{KeyPair, Signer};
-pub use verify::{Keyring, Substitute, VerifyError, check_possession, possession, verify_statement};
+pub use verify::{
+    Keyring, Substitute, VerifyError, check_possession, check_report, possession, sign_report,
+    verify_statement,
+};

@@ -3,7 +3,10 @@ use std::sync::Arc;
 
 use ed25519_dalek::VerifyingKey;
 use moult_types::statement::signing_bytes;
-use moult_types::{AuthorityId, AuthorityIndex, ChainId, Committee, PublicKey, Scope, Signature, Statement};
+use moult_types::{
+    AuthorityId, AuthorityIndex, CertificationReport, ChainId, Committee, PublicKey, Scope, Signature,
+    SignedReport, Statement,
+};
 use thiserror::Error;
 
 use crate::keys::{KeyPair, Signer};
@@ -129,6 +132,25 @@ pub fn check_possession(
     verify_raw(&parse_key(key)?, &possession_bytes(key, authority), proof)
 }
 
+/// A report as its certifier signs it.
+pub fn sign_report(keys: &KeyPair, report: CertificationReport) -> SignedReport {
+    let signature = keys.sign_raw(&report_bytes(&report));
+    SignedReport { report, certifier: keys.public_key(), signature }
+}
+
+/// Checks that a report was signed by the certifier that it names. Whether that one is to be
+/// believed is not asked here.
+///
+/// # Errors
+/// The key is invalid or the signature does not hold.
+pub fn check_report(signed: &SignedReport) -> Result<(), VerifyError> {
+    verify_raw(&parse_key(&signed.certifier)?, &report_bytes(&signed.report), &signed.signature)
+}
+
+fn report_bytes(report: &CertificationReport) -> Vec<u8> {
+    [b"moult certification 1\n".as_slice(), &report.signing_bytes()].concat()
+}
+
 fn possession_bytes(key: &PublicKey, authority: AuthorityId) -> Vec<u8> {
     [b"moult possession 1\n".as_slice(), &key.0, &authority.0].concat()
 }
@@ -184,6 +206,41 @@ mod tests {
         let proof = possession(&a, id);
         assert_eq!(check_possession(&a.public_key(), id, &proof), Ok(()));
         assert_eq!(check_possession(&b.public_key(), id, &proof), Err(VerifyError::BadSignature));
+    }
+
+    #[test]
+    fn a_report_is_its_certifiers_and_nobody_elses() {
+        let keys = KeyPair::from_seed(&[1; 32]);
+        let report = CertificationReport {
+            module: moult_types::ModuleHash([1; 32]),
+            world: moult_types::World::Engine,
+            name: "e 1.0.0".into(),
+            host_version: "1.0.0".into(),
+            plan: "short".into(),
+            setting: moult_types::TraceHash([2; 32]),
+            faults: Vec::new(),
+            invariants: Vec::new(),
+            first_seed: 0,
+            seeds: 9,
+            failed_seeds: 0,
+            failures: Vec::new(),
+            suite_seeds: 0,
+            cases: 1,
+            failed_cases: 0,
+            case_failures: Vec::new(),
+            worst_stall_ms: 1,
+            commits: 1,
+            fuel_per_commit: 1,
+            traces: Vec::new(),
+        };
+        let signed = sign_report(&keys, report);
+        assert_eq!(check_report(&signed), Ok(()));
+        let mut better = signed.clone();
+        better.report.seeds = 90;
+        assert_eq!(check_report(&better), Err(VerifyError::BadSignature));
+        let other = KeyPair::from_seed(&[2; 32]).public_key();
+        let stolen = SignedReport { certifier: other, ..signed };
+        assert_eq!(check_report(&stolen), Err(VerifyError::BadSignature));
     }
 
     /// Whatever stands in for ed25519 comes with a signer that wants it: a key pair does not.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use moult_core::governance;
 use moult_types::{
-    AuthorityId, EpochLimits, FaultModel, Finality, Member, ModuleHash, ModulePin, PublicKey, World,
+    AuthorityId, EpochLimits, FaultModel, Finality, Member, ModuleHash, ModulePin, PublicKey, SignedReport,
+    World,
 };
 use serde::{Deserialize, Serialize};
 
@@ -303,6 +304,9 @@ pub struct ProposeBody {
     pub deadline_blocks: Option<u64>,
     /// Engines may be pinned that were given up before.
     pub readmit_failed: bool,
+    /// Certifiers' reports on modules that it pins, each in hex as `moult certify` writes it,
+    /// rising by module and certifier.
+    pub reports: Vec<String>,
 }
 
 /// `GET /v1/backup` and `POST /v1/backup` (admin): backups of this node's store.
@@ -414,6 +418,9 @@ pub struct ProposalBody {
     /// Where another engine is proposed: its shadow run on this node, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowBody>,
+    /// Certifiers' reports that it carries; their signatures hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reports: Vec<SignedReport>,
 }
 
 /// The shadow run of a proposed engine on one node: fed what the live engine is fed, with

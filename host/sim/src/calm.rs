@@ -16,6 +16,7 @@ impl World {
     /// The faults are over.
     pub(crate) fn calm(&mut self) {
         self.is_calm = true;
+        self.healed_us = self.now_us;
         self.crash_in_sync = None;
         self.traps_left = 0;
         self.network.calm();
@@ -46,6 +47,7 @@ impl World {
     pub(crate) fn heal(&mut self) {
         self.log_all(|| "all nodes are healed".into());
         self.network.heal();
+        self.healed_us = self.now_us;
         self.goal = None;
         self.rest_until_us = self.now_us + self.plan.calm_ms * 1000;
         for node in 0..self.nodes.len() {

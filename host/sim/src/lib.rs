@@ -33,13 +33,13 @@ mod verified;
 mod world;
 
 pub use minimise::{Minimal, minimise};
-pub use modules::{EngineModule, Modules};
+pub use modules::{EngineModule, Meter, Modules};
 #[cfg(feature = "planted")]
 pub use moult_core::replica::Planted as ReplicaBug;
 pub use plan::{CrashPoint, Hostile, Phase, Plan, Replace, WHOLE_GROUPS};
 pub use planted::Bug;
 #[cfg(feature = "planted")]
 pub use planted::Planted;
-pub use report::{CHANGE_KINDS, FAULT_KINDS, Group, Report, Violation};
+pub use report::{CHANGE_KINDS, FAULT_KINDS, Group, INVARIANTS, Report, Violation};
 pub use rng::Rng;
 pub use world::{run, run_seed};

@@ -4,11 +4,12 @@
 //! node would load, in the module host that a node would load them into.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use moult_approve_valid::ApproveValid;
 use moult_core::ports::{ApplicationInstance, ApprovalInstance, EngineInstance, Fault};
-use moult_module::{ModuleInfo, NativeApplication, NativeApproval, NativeEngine, Prepared};
-use moult_sdk::engine::{Engine, Event, Info, InitError, Outcome, Recovered, Settings};
+use moult_module::{ModuleInfo, NativeApplication, NativeApproval, NativeEngine, Prepared, WorldStats};
+use moult_sdk::engine::{Action, Engine, Event, Info, InitError, Outcome, Recovered, Settings};
 use moult_sdk::{AuthorityIndex, Committee, FaultModel, NowMs};
 use moult_types::{ModuleHash, ModulePin};
 
@@ -78,6 +79,17 @@ impl EngineModule {
         let hash = prepared.hash();
         let make: Make<_> = Arc::new(move || prepared.engine().ok());
         Some(Self { name: name.to_owned(), hash, info, is_sound: true, config: String::new(), make })
+    }
+
+    /// The same, with what its instances do and use counted.
+    pub fn metered(name: &str, prepared: Prepared) -> Option<(Self, Arc<Meter>)> {
+        let meter = Arc::<Meter>::default();
+        let (apart, counted) = (prepared.clone(), meter.clone());
+        let make: Make<Box<dyn EngineInstance>> = Arc::new(move || {
+            let (engine, stats) = apart.engine_apart().ok()?;
+            Some(Box::new(Metered { engine, stats, meter: counted.clone() }))
+        });
+        Some((Self { make, ..Self::component(name, prepared)? }, meter))
     }
 
     /// This one, as it fails.
@@ -247,6 +259,61 @@ impl Modules {
 fn failing(engines: &[EngineModule]) -> Vec<EngineModule> {
     let all = [Failure::Silent, Failure::Fading, Failure::Trapping];
     engines.first().map_or(Vec::new(), |first| all.map(|failure| first.failing(failure)).into())
+}
+
+/// What the instances of an engine did and used; complete once they are gone.
+#[derive(Debug, Default)]
+pub struct Meter {
+    /// Commits that they made.
+    pub commits: AtomicU64,
+    /// Fuel of their calls.
+    pub fuel: AtomicU64,
+}
+
+/// An engine that is counted.
+struct Metered {
+    engine: Box<dyn EngineInstance>,
+    stats: Arc<WorldStats>,
+    meter: Arc<Meter>,
+}
+
+impl Metered {
+    fn count(&self, outcome: &Outcome) {
+        let commits = outcome.release.iter().filter(|action| matches!(action, Action::Commit(_))).count();
+        self.meter.commits.fetch_add(commits as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        self.meter.fuel.fetch_add(self.stats.fuel.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+impl EngineInstance for Metered {
+    fn describe(&mut self) -> Result<Info, Fault> {
+        self.engine.describe()
+    }
+
+    fn init(
+        &mut self,
+        settings: &Settings,
+        recovered: Option<&Recovered>,
+    ) -> Result<Result<Outcome, InitError>, Fault> {
+        let started = self.engine.init(settings, recovered)?;
+        started.iter().for_each(|outcome| self.count(outcome));
+        Ok(started)
+    }
+
+    fn step(&mut self, now: NowMs, events: Vec<Event>) -> Result<Outcome, Fault> {
+        let outcome = self.engine.step(now, events)?;
+        self.count(&outcome);
+        Ok(outcome)
+    }
+
+    fn judge(&mut self, committee: &Committee, proof: &[u8]) -> Result<Option<AuthorityIndex>, Fault> {
+        self.engine.judge(committee, proof)
+    }
 }
 
 /// Steps of an instance until an engine that fades says nothing more, and until one that traps

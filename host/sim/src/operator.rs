@@ -182,6 +182,7 @@ impl World {
             deadline: CommitIndex(index.0 + self.operator.range(20, 400)),
             proposer: self.nodes[node].authority,
             readmit_failed: false,
+            reports: Vec::new(),
         })
     }
 

@@ -93,6 +93,46 @@ pub const CHANGE_KINDS: [&str; 15] = [
     "unavailable",
 ];
 
+/// Every promise that is checked, by the name that a [`Violation`] has.
+pub const INVARIANTS: [&str; 36] = [
+    "a replaced store signs nothing",
+    "agreement",
+    "application",
+    "barrier",
+    "certificates",
+    "chain",
+    "density",
+    "durability",
+    "durable certificate",
+    "engines run",
+    "exactly once",
+    "execution",
+    "guard behind the store",
+    "honest messages verify",
+    "integrity",
+    "linearizable",
+    "linearizable reads",
+    "liveness",
+    "no busy loop",
+    "no fork",
+    "no halt",
+    "no hidden commit",
+    "no panic",
+    "one digest a slot",
+    "one outcome a phase",
+    "one receipt",
+    "one run a seed",
+    "one successor",
+    "quorum of votes",
+    "recovery",
+    "signatures",
+    "state",
+    "state root",
+    "store",
+    "the policy runs",
+    "the run ends",
+];
+
 /// A promise was broken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
@@ -112,6 +152,7 @@ pub struct Violation {
 
 impl Violation {
     pub(crate) fn new(property: &'static str, detail: impl Into<String>) -> Self {
+        debug_assert!(INVARIANTS.contains(&property), "{property}");
         Self { property, detail: detail.into(), at_us: 0, seed: 0, trace: 0, modules: Vec::new() }
     }
 }
@@ -157,6 +198,9 @@ pub struct Report {
     pub reads: u64,
     /// Virtual time of the whole run, in milliseconds.
     pub virtual_ms: u64,
+    /// The longest that a healed quorum, or everybody, took to decide all that was asked of it and
+    /// to come to rest, in milliseconds of virtual time.
+    pub worst_stall_ms: u64,
     /// Epochs that began with the engine that is wrong on purpose, and those in which it was given up.
     pub broken: (u64, u64),
     /// What each node synced, group by group: for crashing within each.
@@ -179,6 +223,7 @@ impl Report {
         self.refused += other.refused;
         self.reads += other.reads;
         self.virtual_ms += other.virtual_ms;
+        self.worst_stall_ms = self.worst_stall_ms.max(other.worst_stall_ms);
         self.broken = (self.broken.0 + other.broken.0, self.broken.1 + other.broken.1);
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;

@@ -144,6 +144,7 @@ impl World {
             rotten_node: None,
             faults_drawn: 0,
             proposals: 0,
+            healed_us: 0,
             broken: Default::default(),
             waiting_for: String::new(),
             operator: Rng::new(seed ^ 0x6f70_6572_6174_6f72),

@@ -76,6 +76,8 @@ pub(crate) struct World {
     pub(crate) traps_left: u64,
     /// Rises with each proposal.
     pub(crate) proposals: u64,
+    /// Since when a quorum, or everybody, is healed.
+    pub(crate) healed_us: u64,
     /// Epochs with the engine that is wrong on purpose.
     pub(crate) broken: Broken,
     /// The last thing done in the phase of calm, for people.
@@ -145,6 +147,8 @@ impl World {
             }
             if matches!(event, Event::Look) {
                 if self.is_at_rest()? {
+                    let took_ms = (self.now_us - self.healed_us) / 1000;
+                    self.report.worst_stall_ms = self.report.worst_stall_ms.max(took_ms);
                     if self.core_until_us.take().is_none() {
                         let undecided = self.checks.finish(&self.nodes, &self.clients)?;
                         if undecided > 0 {

@@ -7,6 +7,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use moult_sdk::{AuthorityIndex, CommitIndex, Digest, FaultModel, Slot, Statement};
 use serde::{Deserialize, Serialize};
 
+use crate::certification::SignedReport;
 use crate::codec::hash_of;
 use crate::committee::Member;
 use crate::ids::{AuthorityId, EpochNumber, Signature};
@@ -78,6 +79,9 @@ pub struct EpochChangeProposal {
     pub proposer: AuthorityId,
     /// Engines may be pinned that a quorum gave up before, as they were then.
     pub readmit_failed: bool,
+    /// What certifiers found out about modules that it pins: for approval policies. One a module
+    /// and certifier, rising by these; see [`crate::certification`] for the bounds.
+    pub reports: Vec<SignedReport>,
 }
 
 impl EpochChangeProposal {

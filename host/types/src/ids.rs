@@ -97,6 +97,11 @@ hex_newtype!(
     ModuleHash, 32, "module hash", "sha256:"
 );
 
+hex_newtype!(
+    /// Of runs of the simulator: of what they depend on, or of everything that happened in them.
+    TraceHash, 32, "trace hash", ""
+);
+
 impl EpochIdentity {
     /// The identity as a digest, where it starts a hash chain.
     pub fn digest(self) -> Digest {

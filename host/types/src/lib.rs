@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod block;
+pub mod certification;
 pub mod codec;
 pub mod committee;
 pub mod governance;
@@ -22,12 +23,13 @@ pub use batch::{
     Batch, ClientId, ClientTransaction, HeldBatch, SignedBatch, SystemTransaction, Transaction, TransactionId,
 };
 pub use block::{Block, BlockRecord, Certificate, CertificateVote, Round};
+pub use certification::{CertificationReport, SignedReport};
 pub use codec::{DecodeError, decode, encode};
 pub use committee::{Committee, CommitteeError, Member};
 pub use governance::{Activation, EpochChangeProposal, ProposalId, SignedProposal};
 pub use ids::{
     AuthorityId, ChainId, EpochIdentity, EpochNumber, GlobalIndex, ModuleHash, ParseError, PublicKey,
-    Signature,
+    Signature, TraceHash,
 };
 pub use manifest::{EpochLimits, Finality, Follows, Genesis, Manifest, ModulePin, World};
 pub use message::Message;

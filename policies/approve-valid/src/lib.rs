@@ -75,6 +75,7 @@ mod tests {
             checks,
             operator,
             shadow: None,
+            certifications: Vec::new(),
         };
         ApproveValid::evaluate(&[], &proposal, &context)
     }

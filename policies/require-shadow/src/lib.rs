@@ -231,6 +231,7 @@ mod tests {
             checks: vec![check],
             operator,
             shadow,
+            certifications: Vec::new(),
         };
         RequireShadow::evaluate(config.as_bytes(), &proposal, &context)
     }

@@ -95,6 +95,33 @@ pub(crate) fn client(seq: u64, payload: &[u8]) -> ClientTransaction {
     ClientTransaction { client, seq, payload: payload.to_vec() }
 }
 
+/// What a certifier says of the engine.
+pub(crate) fn report() -> SignedReport {
+    let report = CertificationReport {
+        module: ModuleHash([1; 32]),
+        world: World::Engine,
+        name: "engine 1.0.0".into(),
+        host_version: "0.1.0".into(),
+        plan: "short".into(),
+        setting: TraceHash([2; 32]),
+        faults: vec![("crash".into(), 7)],
+        invariants: vec!["agreement".into()],
+        first_seed: 5,
+        seeds: 300,
+        failed_seeds: 1,
+        failures: vec![6],
+        suite_seeds: 300,
+        cases: 400,
+        failed_cases: 1,
+        case_failures: vec!["calm".into()],
+        worst_stall_ms: 900,
+        commits: 10,
+        fuel_per_commit: 100,
+        traces: vec![TraceHash([3; 32])],
+    };
+    moult_crypto::sign_report(keys(AUTHORITIES), report)
+}
+
 pub(crate) fn proposal(author: u8, time_ms: u64, deadline: u64) -> SignedProposal {
     let manifest = manifest();
     let proposal = EpochChangeProposal {
@@ -110,6 +137,7 @@ pub(crate) fn proposal(author: u8, time_ms: u64, deadline: u64) -> SignedProposa
         deadline: CommitIndex(deadline),
         proposer: member(author).id,
         readmit_failed: false,
+        reports: vec![report()],
     };
     let author_index = AuthorityIndex(author.into());
     let signature = in_number(author, &proposal.statement(author_index));

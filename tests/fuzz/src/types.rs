@@ -9,7 +9,7 @@ use moult_types::message::{Blocks, Prepared, Status};
 use moult_types::phase::{Bundle, Claim, FinalityProof};
 use moult_types::{
     Batch, Block, BlockRecord, Certificate, EpochChangeProposal, Genesis, Manifest, Message, Scope, Signed,
-    SignedBatch, SignedProposal, Statement, SystemTransaction, Transaction, decode, encode,
+    SignedBatch, SignedProposal, SignedReport, Statement, SystemTransaction, Transaction, decode, encode,
 };
 
 use crate::memory::peak_bytes;
@@ -69,6 +69,7 @@ const CHECKS: &[Check] = checks![
     Claim,
     Prepared,
     PhaseProof,
+    SignedReport,
 ];
 
 /// Whatever decodes is the one encoding of its value; with one byte more or less it is none,
@@ -169,5 +170,6 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     add(26, encode(&sample::claim()));
     add(27, encode(&sample::prepared()));
     add(28, encode(&PhaseProof::Aborted(sample::bundle())));
+    add(29, encode(&sample::report()));
     seeds
 }

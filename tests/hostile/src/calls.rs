@@ -138,6 +138,7 @@ fn approval(prepared: &Prepared, rng: &mut Rng, tally: &mut Tally) -> Result<Vec
         checks: Vec::new(),
         operator: None,
         shadow: None,
+        certifications: Vec::new(),
     };
     for _ in 0..3 {
         let config = bytes(rng, 100);

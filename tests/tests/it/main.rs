@@ -4,6 +4,7 @@ mod abuse;
 mod application;
 mod basics;
 mod broken;
+mod certified;
 mod change;
 mod committee;
 mod crash;

@@ -3,8 +3,8 @@
 use super::types::list;
 use crate::CommitIndex;
 use crate::approval::{
-    ApprovalPolicy, Context, Epoch, Info, Member, ModuleCheck, ModulePin, Proposal, ShadowRun, ShadowState,
-    Verdict,
+    ApprovalPolicy, Certification, Context, Epoch, Info, Member, ModuleCheck, ModulePin, Proposal, ShadowRun,
+    ShadowState, Verdict,
 };
 use bindings::exports::moult::approval::approval as wit;
 
@@ -97,6 +97,23 @@ impl From<wit::Context> for Context {
             checks: list(context.checks),
             operator: context.operator.map(Verdict::from),
             shadow: context.shadow.map(ShadowRun::from),
+            certifications: list(context.certifications),
+        }
+    }
+}
+
+impl From<wit::Certification> for Certification {
+    fn from(of: wit::Certification) -> Self {
+        Self {
+            world: of.world,
+            module: of.module.into(),
+            certifier: of.certifier.into(),
+            host_version: of.host_version,
+            first_seed: of.first_seed,
+            seeds: of.seeds,
+            failures: of.failures,
+            worst_stall_ms: of.worst_stall_ms,
+            fuel_per_commit: of.fuel_per_commit,
         }
     }
 }

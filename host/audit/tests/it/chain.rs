@@ -185,6 +185,7 @@ impl Chain {
             deadline: CommitIndex(self.ledger.index.0 + 100),
             proposer: member(0).id,
             readmit_failed: false,
+            reports: Vec::new(),
         };
         let author = AuthorityIndex(0);
         let scope = Scope::Number(self.manifest.number);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use moult_sim::{Modules, Plan, Report, Violation};
+use moult_types::Digest;
 use moult_types::codec::sha256;
 use serde::{Deserialize, Serialize};
 
@@ -95,8 +96,13 @@ impl Line {
 
 /// What a line may be compared with: runs of equal digests are equal, seed by seed.
 pub(crate) fn config_digest(plan: &Plan, modules: &Modules) -> String {
+    hex::encode(&setting(plan, modules).0[..8])
+}
+
+/// Of everything that a run depends on but its seed.
+pub(crate) fn setting(plan: &Plan, modules: &Modules) -> Digest {
     let text = format!("{}\n{plan:?}\n{:?}", env!("CARGO_PKG_VERSION"), modules.list());
-    hex::encode(&sha256(text.as_bytes()).0[..8])
+    sha256(text.as_bytes())
 }
 
 /// The file, at its end.

@@ -1,8 +1,11 @@
 //! What a proposal, or a genesis, must be like to become an epoch.
 
-use moult_crypto::check_possession;
+use moult_crypto::{VerifyError, check_possession, check_report};
+use moult_types::certification::{REPORT_BYTES_MAX, REPORTS_MAX};
 use moult_types::manifest::CONFIG_BYTES_MAX;
-use moult_types::{Committee, CommitteeError, EpochLimits, Manifest, ProposalId, World};
+use moult_types::{
+    Committee, CommitteeError, EpochChangeProposal, EpochLimits, Manifest, ModuleHash, ProposalId, World,
+};
 use thiserror::Error;
 
 use super::failed::FailedEngine;
@@ -43,6 +46,16 @@ pub enum ProposalError {
     ConfigTooLarge(World),
     #[error("there are {0} fallback engines, at most {FALLBACKS_MAX} can be listed")]
     TooManyFallbacks(usize),
+    #[error("it carries {0} reports of certifiers, at most {REPORTS_MAX} are taken")]
+    TooManyReports(usize),
+    #[error("its report on module {0} has {1} bytes, at most {REPORT_BYTES_MAX} are taken")]
+    ReportTooLarge(ModuleHash, usize),
+    #[error("it carries a report on module {0}, which it does not pin")]
+    ReportUnpinned(ModuleHash),
+    #[error("its reports do not rise by module and certifier at the one on module {0}")]
+    ReportOrder(ModuleHash),
+    #[error("the signature of its report on module {0} does not hold: {1}")]
+    ReportSignature(ModuleHash, VerifyError),
     #[error("the limit `{name}` is {given}, outside {min}..={max}")]
     Limit { name: &'static str, given: u64, min: u64, max: u64 },
     #[error(
@@ -79,6 +92,37 @@ pub fn check_limits(limits: &EpochLimits) -> Result<(), ProposalError> {
     check("client_window", limits.client_window, 1, 1 << 20)?;
     check("client_idle_blocks", limits.client_idle_blocks, 1000, u64::MAX)?;
     check("module_bytes_max", limits.module_bytes_max.into(), 1024, 256 << 20)
+}
+
+/// Checks the reports that a proposal carries: on modules that it pins, for the worlds that it pins
+/// them for, one a module and certifier, and signed by the certifier that each names.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check_reports(proposal: &EpochChangeProposal) -> Result<(), ProposalError> {
+    let reports = &proposal.reports;
+    if reports.len() > REPORTS_MAX {
+        return Err(ProposalError::TooManyReports(reports.len()));
+    }
+    let mut last = None;
+    for signed in reports {
+        let (module, world) = (signed.report.module, signed.report.world);
+        let bytes = signed.encoded_bytes();
+        if bytes > REPORT_BYTES_MAX {
+            return Err(ProposalError::ReportTooLarge(module, bytes));
+        }
+        let fallbacks = proposal.fallbacks.iter().filter(|_| world == World::Engine);
+        if !proposal.modules.get(&world).into_iter().chain(fallbacks).any(|pin| pin.hash == module) {
+            return Err(ProposalError::ReportUnpinned(module));
+        }
+        let place = Some((module, signed.certifier));
+        if last >= place {
+            return Err(ProposalError::ReportOrder(module));
+        }
+        last = place;
+        check_report(signed).map_err(|problem| ProposalError::ReportSignature(module, problem))?;
+    }
+    Ok(())
 }
 
 /// Checks everything about a manifest's content that needs no chain: also for a genesis.

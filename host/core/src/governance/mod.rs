@@ -24,7 +24,9 @@ use moult_types::{
 #[cfg(feature = "planted")]
 use crate::replica::Planted;
 
-pub use check::{DEADLINE_BLOCKS_MAX, FALLBACKS_MAX, ProposalError, check_limits, check_manifest};
+pub use check::{
+    DEADLINE_BLOCKS_MAX, FALLBACKS_MAX, ProposalError, check_limits, check_manifest, check_reports,
+};
 pub use failed::{FAILED_ENGINES_MAX, FailedEngine, FailedEngines, config_hash};
 pub use time::{block_time, note_times};
 
@@ -347,6 +349,7 @@ impl Ledger {
         if deadline <= index || deadline - index > DEADLINE_BLOCKS_MAX {
             return Err(ProposalError::Deadline { deadline, index });
         }
+        check_reports(proposal)?;
         check_manifest(&manifest_of(proposal, self))?;
         self.failed.check(proposal)
     }

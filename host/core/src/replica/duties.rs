@@ -9,7 +9,7 @@ use moult_sdk::{AuthorityIndex, CommitIndex, Digest};
 use moult_types::governance::{Decision, REASON_BYTES_MAX, ReadyNotice, Vote, Withdrawal};
 use moult_types::{
     Activation, EpochChangeProposal, EpochNumber, Member, Message, ModulePin, ProposalId, Scope, Signature,
-    SignedProposal, SystemTransaction, World,
+    SignedProposal, SignedReport, SystemTransaction, World,
 };
 
 use super::Replica;
@@ -155,6 +155,8 @@ impl Replica {
             }),
             // The shell's to fill in: it runs them.
             shadow: None,
+            // Verified when the proposal was let in.
+            certifications: record.proposal.reports.iter().map(sdk_certification).collect(),
         };
         let proposal = Box::new(sdk_proposal(record));
         self.out.release.push(Effect::Evaluate { pin, proposal, context: Box::new(context) });
@@ -336,6 +338,21 @@ fn sdk_epoch(
                 config: pin.config.clone(),
             })
             .collect(),
+    }
+}
+
+fn sdk_certification(signed: &SignedReport) -> approval::Certification {
+    let report = &signed.report;
+    approval::Certification {
+        world: report.world.name().to_owned(),
+        module: Digest(report.module.0),
+        certifier: Digest(signed.certifier.0),
+        host_version: report.host_version.clone(),
+        first_seed: report.first_seed,
+        seeds: report.seeds,
+        failures: report.all_failures(),
+        worst_stall_ms: report.worst_stall_ms,
+        fuel_per_commit: report.fuel_per_commit,
     }
 }
 

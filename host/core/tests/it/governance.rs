@@ -1,8 +1,12 @@
 //! Decisions about epoch changes, as a function of the blocks.
 
 use moult_core::governance::{ProposalError, ProposalState};
+use moult_crypto::{KeyPair, sign_report};
 use moult_types::governance::Decision;
-use moult_types::{Activation, CommitIndex, SystemTransaction, World};
+use moult_types::{
+    Activation, CertificationReport, CommitIndex, ModuleHash, SignedReport, SystemTransaction, TraceHash,
+    World,
+};
 
 use crate::support::*;
 
@@ -185,6 +189,73 @@ fn not_before_is_judged_by_block_time() {
     assert_eq!(chain.state_of(proposal.id), Some(ProposalState::Approved));
     chain.block_at(9_000, Vec::new());
     assert!(matches!(chain.state_of(proposal.id), Some(ProposalState::Scheduled { .. })));
+}
+
+/// A clean report on a module by a certifier that is no authority.
+fn report(module: ModuleHash, world: World, certifier: u8) -> SignedReport {
+    let report = CertificationReport {
+        module,
+        world,
+        name: "engine 1.0.0".into(),
+        host_version: "0.1.0".into(),
+        plan: "short".into(),
+        setting: TraceHash([2; 32]),
+        faults: vec![("crash".into(), 7)],
+        invariants: vec!["agreement".into()],
+        first_seed: 0,
+        seeds: 300,
+        failed_seeds: 0,
+        failures: Vec::new(),
+        suite_seeds: 300,
+        cases: 400,
+        failed_cases: 0,
+        case_failures: Vec::new(),
+        worst_stall_ms: 900,
+        commits: 10,
+        fuel_per_commit: 100,
+        traces: vec![TraceHash([3; 32])],
+    };
+    sign_report(&KeyPair::from_seed(&[certifier; 32]), report)
+}
+
+#[test]
+fn a_proposal_carries_few_reports_on_what_it_pins_in_order_and_signed() {
+    let chain = Chain::new(&[1, 1, 1, 1]);
+    let engine = chain.manifest.modules[&World::Engine].hash;
+    let other = ModuleHash([0xee; 32]);
+    let check = |reports: Vec<SignedReport>| {
+        let proposal = chain.proposal(0, |proposal| {
+            proposal.fallbacks = vec![moult_types::ModulePin { hash: other, config: Vec::new() }];
+            proposal.limits.batch_bytes_max = 4 << 20;
+            proposal.reports = reports;
+        });
+        chain.ledger.check_proposal(chain.present(), &proposal)
+    };
+    let of = |module, certifier| report(module, World::Engine, certifier);
+    let sorted = |mut reports: Vec<SignedReport>| {
+        reports.sort_by_key(|signed| (signed.report.module, signed.certifier));
+        reports
+    };
+    assert_eq!(check(Vec::new()), Ok(()));
+    assert_eq!(check(sorted(vec![of(engine, 7), of(engine, 8), of(other, 7)])), Ok(()));
+
+    let pinned_elsewhere = report(engine, World::Application, 7);
+    assert_eq!(check(vec![pinned_elsewhere]), Err(ProposalError::ReportUnpinned(engine)));
+    let unpinned = ModuleHash([0xdd; 32]);
+    assert_eq!(check(vec![of(unpinned, 7)]), Err(ProposalError::ReportUnpinned(unpinned)));
+    assert_eq!(check(vec![of(engine, 7), of(engine, 7)]), Err(ProposalError::ReportOrder(engine)));
+    let mut backwards = sorted(vec![of(engine, 7), of(engine, 8)]);
+    backwards.reverse();
+    assert_eq!(check(backwards), Err(ProposalError::ReportOrder(engine)));
+    let mut better = of(engine, 7);
+    better.report.seeds = 3_000;
+    assert!(matches!(check(vec![better]), Err(ProposalError::ReportSignature(..))));
+    let many = sorted((1..=17).map(|certifier| of(engine, certifier)).collect());
+    assert_eq!(check(many), Err(ProposalError::TooManyReports(17)));
+    let mut long = of(engine, 7).report;
+    long.name = "x".repeat(9_000);
+    let long = sign_report(&KeyPair::from_seed(&[7; 32]), long);
+    assert!(matches!(check(vec![long]), Err(ProposalError::ReportTooLarge(..))));
 }
 
 #[test]

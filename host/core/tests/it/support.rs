@@ -118,6 +118,7 @@ impl Chain {
             deadline: CommitIndex(self.ledger.index.0 + 100),
             proposer: member(author, 1).id,
             readmit_failed: false,
+            reports: Vec::new(),
         };
         change(&mut proposal);
         let author_index = AuthorityIndex(author.into());

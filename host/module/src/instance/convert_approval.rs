@@ -1,7 +1,8 @@
 //! Between the generated types of `approval` and the plain ones.
 
 use moult_sdk::approval::{
-    Context, Epoch, Info, Member, ModuleCheck, ModulePin, Proposal, ShadowRun, ShadowState, Verdict,
+    Certification, Context, Epoch, Info, Member, ModuleCheck, ModulePin, Proposal, ShadowRun, ShadowState,
+    Verdict,
 };
 
 use crate::bindings::approval::exports::moult::approval::approval as wit;
@@ -72,6 +73,23 @@ impl From<&Context> for wit::Context {
             checks: all(&context.checks),
             operator: context.operator.as_ref().map(wit::Verdict::from),
             shadow: context.shadow.as_ref().map(wit::ShadowRun::from),
+            certifications: all(&context.certifications),
+        }
+    }
+}
+
+impl From<&Certification> for wit::Certification {
+    fn from(of: &Certification) -> Self {
+        Self {
+            world: of.world.clone(),
+            module: of.module.into(),
+            certifier: of.certifier.into(),
+            host_version: of.host_version.clone(),
+            first_seed: of.first_seed,
+            seeds: of.seeds,
+            failures: of.failures,
+            worst_stall_ms: of.worst_stall_ms,
+            fuel_per_commit: of.fuel_per_commit,
         }
     }
 }

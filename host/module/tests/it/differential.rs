@@ -125,6 +125,7 @@ fn same_verdicts(wasm: &mut dyn ApprovalInstance, native: &mut dyn ApprovalInsta
                 checks: checks.clone(),
                 operator: operator.clone(),
                 shadow: None,
+                certifications: Vec::new(),
             };
             let verdict = wasm.evaluate(b"config", &proposal, &context);
             assert_eq!(verdict, native.evaluate(b"config", &proposal, &context));

@@ -72,6 +72,7 @@ pub(super) fn body(record: &ProposalRecord, facts: &Facts<'_>) -> ProposalBody {
         ready: record.ready.keys().map(|place| place.0).collect(),
         checks: facts.checks.iter().map(check).collect(),
         shadow: facts.shadow.map(shadow),
+        reports: proposal.reports.clone(),
     }
 }
 

@@ -39,6 +39,7 @@ fn record(state: ProposalState, approve: u32, reject: &[&str], ready: u32) -> Pr
             deadline: CommitIndex(100),
             proposer: AuthorityId([0; 32]),
             readmit_failed: false,
+            reports: Vec::new(),
         },
         author: AuthorityIndex(0),
         state,

@@ -9,7 +9,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use moult_core::governance::{ProposalError, ProposalRecord, ProposalState};
 use moult_types::governance::{Decision, REASON_BYTES_MAX};
-use moult_types::{Activation, AuthorityId, CommitIndex, EpochChangeProposal, EpochNumber, ProposalId};
+use moult_types::{
+    Activation, AuthorityId, CommitIndex, EpochChangeProposal, EpochNumber, ProposalId, SignedReport,
+};
 
 use super::app::{Api, App};
 use super::error::ApiError;
@@ -226,6 +228,7 @@ fn proposal_of(app: &Api, view: &View, body: ProposeBody) -> Result<EpochChangeP
         not_before_ms,
         deadline_blocks,
         readmit_failed,
+        reports,
     } = body;
     let present = &view.epoch.manifest;
     let mut modules = present.modules.clone();
@@ -255,7 +258,18 @@ fn proposal_of(app: &Api, view: &View, body: ProposeBody) -> Result<EpochChangeP
         deadline: CommitIndex(deadline),
         proposer: app.shared.authority,
         readmit_failed,
+        reports: reports
+            .iter()
+            .enumerate()
+            .map(|(at, digits)| report(at, digits))
+            .collect::<Result<_, _>>()?,
     })
+}
+
+/// A report from the hex of its encoding.
+fn report(at: usize, digits: &str) -> Result<SignedReport, ApiError> {
+    let bytes = hex::decode(digits).map_err(|e| ApiError::bad_request(format!("`reports[{at}]`: {e}")))?;
+    moult_types::decode(&bytes).map_err(|e| ApiError::bad_request(format!("`reports[{at}]`: {e}")))
 }
 
 fn refused(e: ProposalError) -> ApiError {

@@ -58,6 +58,7 @@ fn proposal(id: u64, state: ProposalState, votes: u32) -> Event {
             deadline: CommitIndex(9),
             proposer: AuthorityId([0; 32]),
             readmit_failed: false,
+            reports: Vec::new(),
         },
         author: AuthorityIndex(0),
         state,

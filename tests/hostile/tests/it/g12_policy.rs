@@ -33,6 +33,7 @@ fn ask(host: &ModuleHost, guest: &[u8]) -> Result<Verdict, Fault> {
         checks: Vec::new(),
         operator: None,
         shadow: None,
+        certifications: Vec::new(),
     };
     let mut policy = policy(host, guest);
     let verdict = timed(|| policy.evaluate(&[], &proposal, &context));

@@ -90,6 +90,7 @@ pub(super) fn proposal(request: proto::ProposeRequest) -> Result<ProposeBody, Ap
         not_before_ms: request.not_before_ms,
         deadline_blocks: request.deadline_blocks,
         readmit_failed: request.readmit_failed,
+        reports: request.reports.iter().map(hex::encode).collect(),
     })
 }
 
