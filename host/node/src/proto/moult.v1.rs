@@ -176,9 +176,12 @@ pub struct ProposeRequest {
     /// Engines to fall back to, in order. None: as they are.
     #[prost(message, repeated, tag = "7")]
     pub fallbacks: ::prost::alloc::vec::Vec<ModulePin>,
+    /// Engines may be pinned that a quorum gave up before.
+    #[prost(bool, tag = "8")]
+    pub readmit_failed: bool,
     /// Certifiers' reports on modules that are pinned, as `moult certify` writes them, rising by
     /// module and certifier.
-    #[prost(bytes = "bytes", repeated, tag = "8")]
+    #[prost(bytes = "bytes", repeated, tag = "9")]
     pub reports: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
