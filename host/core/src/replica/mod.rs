@@ -124,7 +124,7 @@ impl Replica {
         let ledger = recovery.ledger.unwrap_or_else(|| {
             Ledger::at_start(&epoch.start.manifest, epoch.start.base, epoch.start.time_ms, ProposalId(1))
         });
-        let fallback = Fallback::recovered(recovery.phases);
+        let fallback = Fallback::recovered(recovery.phases, recovery.guard.identity);
         let finality = Epoch::main_chain(&epoch, &fallback, &ledger);
         let mut replica = Self {
             chain: recovery.chain,

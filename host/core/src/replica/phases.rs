@@ -63,8 +63,14 @@ pub(super) struct Side {
 }
 
 impl Fallback {
-    /// After a start.
-    pub(super) fn recovered(records: Vec<PhaseRecord>) -> Self {
+    /// After a start, with the phase that the guard is in.
+    pub(super) fn recovered(mut records: Vec<PhaseRecord>, guard: EpochIdentity) -> Self {
+        // Whoever follows a resumption into its phase writes that it opened, then that it resumed. If
+        // only the first is there, nothing was signed in the phase, and it is entered anew.
+        let is_torn = |record: &PhaseRecord| record.opened.is_none() && record.resumption.is_none();
+        while records.last().is_some_and(|record| is_torn(record) && record.identity != guard) {
+            records.pop();
+        }
         let resumption = records.iter().rev().find_map(|record| record.resumption.clone());
         let last = records.last();
         Self {

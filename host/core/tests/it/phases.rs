@@ -574,6 +574,38 @@ fn a_restart_keeps_the_abort_and_the_phase() {
     assert!(again.replica.guard_state().start_count > 0);
 }
 
+/// A node that followed the resumption of a phase into it writes that the phase opened and that it
+/// resumed; a crash may leave the first of these alone, with the guard in the phase before.
+#[test]
+fn an_opening_that_was_torn_off_its_proof_is_as_good_as_none() {
+    let manifest = with_fallback();
+    let (first, identity) = (manifest.identity(), fallback_identity(manifest.identity(), 0));
+    let torn = PhaseRecord {
+        number: EpochNumber(0),
+        phase: 1,
+        identity,
+        failed: ModuleHash([0; 32]),
+        reason: String::new(),
+        opened: None,
+        resumption: None,
+        entered_at_ms: 0,
+    };
+    let found = Recovery { fresh: false, phases: vec![torn.clone()], ..recovery(&manifest) };
+    let guard = found.guard.clone();
+    let node = Node::recovered(found, manifest.clone(), |_| {});
+    assert_eq!((node.replica.phase(), node.replica.identity()), ((0, 0), first));
+    assert_eq!(node.replica.guard_state().identity, first);
+    assert!(node.replica.guard_state().start_count > 0, "it signs");
+
+    // Where the guard is in the phase, it was shown what opened it, and the node goes on in it.
+    let guard = moult_core::guard::GuardState { phase: 1, identity, ..guard };
+    let prepared_on_chain = Some(identity.digest());
+    let found =
+        Recovery { fresh: false, guard, phases: vec![torn], prepared_on_chain, ..recovery(&manifest) };
+    let node = Node::recovered(found, manifest, |_| {});
+    assert_eq!((node.replica.phase(), node.replica.identity()), ((1, 0), identity));
+}
+
 /// The node is behind when it hears of the fallback: it follows what is final, and no engine.
 #[test]
 fn a_node_that_was_away_follows_the_resumption() {
