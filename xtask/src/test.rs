@@ -367,8 +367,9 @@ fn said(output: &str) -> Vec<String> {
         }
         if line.starts_with("thread '") && line.contains(" panicked at ") {
             let mut text = format!("FAILED {test}");
-            let message =
-                std::iter::from_fn(|| lines.next_if(|line| !line.is_empty() && !line.starts_with("note: ")));
+            let message = std::iter::from_fn(|| {
+                lines.next_if(|line| !["", "stack backtrace:"].contains(line) && !line.starts_with("note: "))
+            });
             for line in std::iter::once(line).chain(message.take(LINES)) {
                 text.push_str("\n    ");
                 text.extend(line.chars().take(LINE_CHARS));

@@ -58,13 +58,7 @@ impl Epoch {
 
     /// What proofs of the epoch are held against.
     fn phases(&self) -> Phases<'_> {
-        Phases {
-            first: self.manifest.identity(),
-            base: self.base,
-            committee: &self.committee,
-            keyring: &self.keyring,
-            window_blocks: self.manifest.limits.window_blocks,
-        }
+        Phases::new(&self.manifest, self.base, &self.committee, &self.keyring)
     }
 }
 

@@ -11,7 +11,7 @@ use moult_types::phase::{
     fallback_identity,
 };
 use moult_types::{
-    BlockRecord, Certificate, CommitIndex, Committee, EpochIdentity, GlobalIndex, Round, Scope,
+    BlockRecord, Certificate, CommitIndex, Committee, EpochIdentity, GlobalIndex, Manifest, Round, Scope,
 };
 use thiserror::Error;
 
@@ -57,6 +57,26 @@ pub struct Phases<'a> {
     /// A bug planted for the simulator.
     #[cfg(feature = "planted")]
     pub planted: Option<crate::replica::Planted>,
+}
+
+impl<'a> Phases<'a> {
+    /// Of an epoch that begins after block `base`, with its committee and the committee's keys.
+    pub fn new(
+        manifest: &Manifest,
+        base: GlobalIndex,
+        committee: &'a Committee,
+        keyring: &'a Keyring,
+    ) -> Self {
+        Self {
+            first: manifest.identity(),
+            base,
+            committee,
+            keyring,
+            window_blocks: manifest.limits.window_blocks,
+            #[cfg(feature = "planted")]
+            planted: None,
+        }
+    }
 }
 
 impl Phases<'_> {
