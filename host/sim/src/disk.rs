@@ -413,7 +413,13 @@ impl Image {
             }
             Persist::PhaseOpened(record) => {
                 let key = (record.number, record.phase);
-                if self.phases.range(key..).any(|((number, _), _)| *number == record.number) {
+                // A crash may tear the opening off the resumption that was followed into the phase; then
+                // it is entered anew.
+                let is_torn = |at: &(EpochNumber, Phase), known: &PhaseRecord| {
+                    *at == key && known.opened.is_none() && known.resumption.is_none()
+                };
+                let mut later = self.phases.range(key..).filter(|((number, _), _)| *number == record.number);
+                if later.any(|(at, known)| !is_torn(at, known)) {
                     return Err(format!(
                         "phase {} of epoch {} is entered again",
                         record.phase, record.number

@@ -127,3 +127,10 @@ fn a_node_whose_state_goes_wrong_finds_out() {
         assert_eq!(report.notes.get("wrong state noticed"), Some(&1), "seed {seed}: {:?}", report.notes);
     }
 }
+
+/// A node that followed a resumption lost its end in a crash, and enters the phase anew: its disk
+/// took that for a mistake.
+#[test]
+fn a_phase_whose_opening_was_torn_off_is_entered_anew() {
+    run_seed(5_000_056, &Plan::short()).unwrap_or_else(|violation| panic!("{violation}"));
+}
