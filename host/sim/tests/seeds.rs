@@ -128,6 +128,15 @@ fn a_node_whose_state_goes_wrong_finds_out() {
     }
 }
 
+/// Rotten batches lie unnoticed on the disk with the longest chain.
+#[test]
+fn a_damaged_disk_is_not_asked_for_an_audit() {
+    let plan = Plan { real_signatures: Some(true), ..Plan::short() };
+    for seed in [6_000_380, 6_000_670] {
+        run(seed, &plan, &Modules::raft(), false).unwrap_or_else(|violation| panic!("{violation}"));
+    }
+}
+
 /// A node that followed a resumption lost its end in a crash, and enters the phase anew: its disk
 /// took that for a mistake.
 #[test]
