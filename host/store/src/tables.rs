@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, UserValue};
+use fjall::{
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, UserValue,
+};
 use moult_types::codec;
 
 use crate::error::StoreError;
@@ -146,7 +148,15 @@ impl Tables {
             fjall::Error::Io(e) => StoreError::io(path, "open the database", e),
             e => StoreError::corrupt(path, "the database", e),
         };
-        let db = Database::builder(path).cache_size(cache_bytes).worker_threads(2).open().map_err(failed)?;
+        let db = Database::builder(path)
+            .cache_size(cache_bytes)
+            // One of them only flushes: with two, it would hand compactions back to the queue without
+            // a pause for as long as the other is busy with one.
+            .worker_threads(3)
+            // What is in the journal is read at a start only, and soon deleted.
+            .journal_compression(CompressionType::None)
+            .open()
+            .map_err(failed)?;
         let open = |table: Table| {
             let options = || {
                 let options = KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);

@@ -19,7 +19,7 @@ const RESEND_VOTES_MS: u64 = 300;
 /// window at once,
 const PREPARES_A_WINDOW: u64 = 4;
 /// or after this time.
-const PREPARE_LATER_MS: u64 = 25;
+const PREPARE_LATER_MS: u64 = 100;
 
 /// What this node voted last in the present epoch, since it started.
 #[derive(Default)]
@@ -140,12 +140,13 @@ impl Replica {
     }
 
     /// When the next prepare is signed at the latest, if there is something to sign that may wait
-    /// for more blocks: one of a graduated epoch, before its barrier.
+    /// for more blocks: one of a graduated epoch in which no proposal is open.
     pub(super) fn next_prepare_ms(&self) -> Option<u64> {
         let signed = self.voting.prepare.filter(|_| self.guard.is_enabled() && !self.voting.diverged)?;
         let window = self.epoch.start.manifest.limits.window_blocks;
         let unsigned = self.finality.executed().0.saturating_sub(signed.statement.slot.a);
-        let may_wait = self.is_graduated() && self.barrier().is_none();
+        let is_changing = self.barrier().is_some() || !self.ledger.open.is_empty();
+        let may_wait = self.is_graduated() && !is_changing;
         (may_wait && (1..window.div_ceil(PREPARES_A_WINDOW)).contains(&unsigned))
             .then_some(self.voting.prepared_ms + PREPARE_LATER_MS)
     }
