@@ -43,6 +43,9 @@ pub(crate) const GUESTS: &[Guest] = &[
     guest("raft", "moult-raft", "guests/raft", "engine"),
     guest("require-certified", "moult-require-certified", "policies/require-certified", "approval"),
     guest("require-shadow", "moult-require-shadow", "policies/require-shadow", "approval"),
+    guest("committee-bounds", "moult-committee-bounds", "policies/committee-bounds", "approval"),
+    guest("timelock", "moult-timelock", "policies/timelock", "approval"),
+    guest("module-allowlist", "moult-module-allowlist", "policies/module-allowlist", "approval"),
     // Wrong on purpose, for tests.
     Guest {
         out: "tests/hostile/modules",

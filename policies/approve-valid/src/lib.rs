@@ -7,7 +7,7 @@
 //!
 //! An operator's approval does not stand in for a check that failed.
 
-use moult_sdk::approval::{ApprovalPolicy, Context, Info, ModuleCheck, Proposal, Verdict};
+use moult_sdk::approval::{ApprovalPolicy, Context, Info, Proposal, Verdict, before_rules};
 
 #[cfg(all(target_arch = "wasm32", feature = "component"))]
 moult_sdk::export_approval!(ApproveValid);
@@ -21,34 +21,14 @@ impl ApprovalPolicy for ApproveValid {
     }
 
     fn evaluate(_: &[u8], proposal: &Proposal, context: &Context) -> Verdict {
-        if let Some(veto @ Verdict::Reject(_)) = &context.operator {
-            return veto.clone();
-        }
-        if let Some(reason) = context.checks.iter().find_map(problem) {
-            return Verdict::Reject(reason);
-        }
-        let checked = |world: &str, hash| context.checks.iter().any(|c| c.world == world && c.hash == hash);
-        if context.checks.is_empty() || !proposal.next.modules.iter().all(|m| checked(&m.world, m.hash)) {
-            return Verdict::Wait;
-        }
-        Verdict::Approve
+        before_rules(proposal, context).unwrap_or(Verdict::Approve)
     }
 }
-
-fn problem(check: &ModuleCheck) -> Option<String> {
-    let problem = check.problem.as_ref()?;
-    let mut reason = format!("{} module sha256:{}: {problem}", check.world, check.hash);
-    reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-    Some(reason)
-}
-
-/// What the contract allows.
-const REASON_BYTES_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use moult_sdk::approval::{Epoch, ModulePin};
+    use moult_sdk::approval::{Epoch, ModuleCheck, ModulePin};
     use moult_sdk::{CommitIndex, Digest, FaultModel};
 
     fn ask(checks: Vec<ModuleCheck>, operator: Option<Verdict>) -> Verdict {
@@ -67,6 +47,9 @@ mod tests {
             next: epoch(2),
             deadline: CommitIndex(9),
             not_before_ms: None,
+            proposed_index: CommitIndex(2),
+            proposed_ms: 4,
+            readmit_failed: false,
         };
         let context = Context {
             present: epoch(1),
@@ -106,6 +89,6 @@ mod tests {
         let checks = vec![check("engine", 1, Some(&long))];
         let Verdict::Reject(reason) = ask(checks, Some(Verdict::Approve)) else { panic!("approved") };
         assert!(reason.starts_with("engine module sha256:0101"));
-        assert!(reason.len() <= REASON_BYTES_MAX && reason.len() > REASON_BYTES_MAX - 4);
+        assert!(reason.len() <= Verdict::REASON_BYTES_MAX && reason.len() > Verdict::REASON_BYTES_MAX - 4);
     }
 }

@@ -16,7 +16,9 @@
 //! and an alert.
 
 use moult_sdk::Digest;
-use moult_sdk::approval::{ApprovalPolicy, Certification, Context, Info, ModuleCheck, Proposal, Verdict};
+use moult_sdk::approval::{
+    ApprovalPolicy, Certification, Context, Info, Proposal, Verdict, before_rules, plain_digest, settings,
+};
 
 #[cfg(all(target_arch = "wasm32", feature = "component"))]
 moult_sdk::export_approval!(RequireCertified);
@@ -30,15 +32,8 @@ impl ApprovalPolicy for RequireCertified {
     }
 
     fn evaluate(config: &[u8], proposal: &Proposal, context: &Context) -> Verdict {
-        if let Some(veto @ Verdict::Reject(_)) = &context.operator {
-            return veto.clone();
-        }
-        if let Some(reason) = context.checks.iter().find_map(problem) {
-            return reject(reason);
-        }
-        let checked = |world: &str, hash| context.checks.iter().any(|c| c.world == world && c.hash == hash);
-        if context.checks.is_empty() || !proposal.next.modules.iter().all(|m| checked(&m.world, m.hash)) {
-            return Verdict::Wait;
+        if let Some(verdict) = before_rules(proposal, context) {
+            return verdict;
         }
         let running = context.present.modules.iter().find(|module| module.world == ENGINE).map(|m| m.hash);
         // The checks name every engine that is pinned, those to fall back to among them.
@@ -50,7 +45,7 @@ impl ApprovalPolicy for RequireCertified {
         let demands = Demands::parse(config)
             .unwrap_or_else(|problem| panic!("the configuration of require-certified: {problem}"));
         match new.find_map(|engine| demands.objection(engine, &context.certifications)) {
-            Some(reason) => reject(reason),
+            Some(reason) => Verdict::reject(reason),
             None => Verdict::Approve,
         }
     }
@@ -73,14 +68,12 @@ impl Demands {
     /// # Errors
     /// What is wrong with it, for a person.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
         let (mut certifiers, mut min_seeds) = (Vec::new(), None);
-        for line in text.strip_suffix('\n').unwrap_or(text).split('\n').filter(|_| !text.is_empty()) {
-            let (key, value) =
-                line.split_once('=').ok_or_else(|| format!("expected `key=value`, found `{line}`"))?;
+        for (key, value) in settings(bytes)? {
             match key {
                 "certifier" => {
-                    let certifier = public_key(value).ok_or_else(|| format!("`{value}` is no public key"))?;
+                    let certifier =
+                        plain_digest(value).ok_or_else(|| format!("`{value}` is no public key"))?;
                     if certifiers.contains(&certifier) {
                         return Err(format!("the certifier {value} is given twice"));
                     }
@@ -126,35 +119,9 @@ impl Demands {
     }
 }
 
-fn public_key(text: &str) -> Option<Digest> {
-    let digits = text.as_bytes();
-    let is_plain = |digit: &u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
-    if digits.len() != 64 || !digits.iter().all(is_plain) {
-        return None;
-    }
-    let mut key = [0; 32];
-    for (byte, pair) in key.iter_mut().zip(digits.chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(Digest(key))
-}
-
-fn problem(check: &ModuleCheck) -> Option<String> {
-    let problem = check.problem.as_ref()?;
-    Some(format!("{} module sha256:{}: {problem}", check.world, check.hash))
-}
-
-/// What the contract allows.
-const REASON_BYTES_MAX: usize = 512;
-
-fn reject(mut reason: String) -> Verdict {
-    reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-    Verdict::Reject(reason)
-}
-
 #[cfg(test)]
 mod tests {
-    use moult_sdk::approval::{Epoch, ModulePin};
+    use moult_sdk::approval::{Epoch, ModuleCheck, ModulePin};
     use moult_sdk::{CommitIndex, FaultModel};
 
     use super::*;
@@ -205,6 +172,9 @@ mod tests {
             next: epoch(2, checks.first().copied().unwrap_or(NEW)),
             deadline: CommitIndex(9),
             not_before_ms: None,
+            proposed_index: CommitIndex(2),
+            proposed_ms: 4,
+            readmit_failed: false,
         };
         let context = Context {
             present: epoch(1, PRESENT),

@@ -20,7 +20,8 @@
 //! its messages), so that no equal commits are asked for unless the configuration does.
 
 use moult_sdk::approval::{
-    ApprovalPolicy, Context, Info, ModuleCheck, Proposal, ShadowRun, ShadowState, Verdict,
+    ApprovalPolicy, Context, Info, Proposal, ShadowRun, ShadowState, Verdict, before_rules, plain_number,
+    settings,
 };
 
 #[cfg(all(target_arch = "wasm32", feature = "component"))]
@@ -35,15 +36,8 @@ impl ApprovalPolicy for RequireShadow {
     }
 
     fn evaluate(config: &[u8], proposal: &Proposal, context: &Context) -> Verdict {
-        if let Some(veto @ Verdict::Reject(_)) = &context.operator {
-            return veto.clone();
-        }
-        if let Some(reason) = context.checks.iter().find_map(problem) {
-            return reject(reason);
-        }
-        let checked = |world: &str, hash| context.checks.iter().any(|c| c.world == world && c.hash == hash);
-        if context.checks.is_empty() || !proposal.next.modules.iter().all(|m| checked(&m.world, m.hash)) {
-            return Verdict::Wait;
+        if let Some(verdict) = before_rules(proposal, context) {
+            return verdict;
         }
         let is_by_hand = context.operator == Some(Verdict::Approve);
         if is_same_engine(proposal, context) {
@@ -103,17 +97,13 @@ impl Bounds {
     /// What is wrong with it, for a person.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let mut bounds = Self::default();
-        let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
         let mut seen: Vec<&str> = Vec::new();
-        for line in text.strip_suffix('\n').unwrap_or(text).split('\n').filter(|_| !text.is_empty()) {
-            let (key, value) =
-                line.split_once('=').ok_or_else(|| format!("expected `key=value`, found `{line}`"))?;
+        for (key, value) in settings(bytes)? {
             if seen.contains(&key) {
                 return Err(format!("`{key}` is given twice"));
             }
             seen.push(key);
-            let number = value.parse().ok().filter(|number: &u64| number.to_string() == value);
-            let number = number.ok_or_else(|| format!("`{key}`: `{value}` is no plain number"))?;
+            let number = plain_number(key, value)?;
             match key {
                 "min_events" => bounds.min_events = number,
                 "min_live_commits" => bounds.min_live_commits = number,
@@ -129,13 +119,13 @@ impl Bounds {
 
     fn judge(&self, run: &ShadowRun, is_by_hand: bool) -> Verdict {
         if let ShadowState::Failed(reason) = &run.state {
-            return reject(format!(
+            return Verdict::reject(format!(
                 "the engine failed in its shadow run after {} calls: {reason}",
                 run.steps
             ));
         }
         if run.other_commits > self.max_other_commits {
-            return reject(format!(
+            return Verdict::reject(format!(
                 "in its shadow run the engine ordered other batches than the live one at {} of {} blocks",
                 run.other_commits,
                 run.other_commits + run.equal_commits
@@ -143,7 +133,7 @@ impl Bounds {
         }
         // The limit is at most 2^40 or so: no overflow; and if, the check is passed by none.
         if run.fuel_max.saturating_mul(100) > run.fuel_limit.saturating_mul(self.max_fuel_percent) {
-            return reject(format!(
+            return Verdict::reject(format!(
                 "in its shadow run the engine used {} fuel in one call, more than {} % of the {} allowed",
                 run.fuel_max, self.max_fuel_percent, run.fuel_limit
             ));
@@ -156,22 +146,9 @@ impl Bounds {
     }
 }
 
-fn problem(check: &ModuleCheck) -> Option<String> {
-    let problem = check.problem.as_ref()?;
-    Some(format!("{} module sha256:{}: {problem}", check.world, check.hash))
-}
-
-/// What the contract allows.
-const REASON_BYTES_MAX: usize = 512;
-
-fn reject(mut reason: String) -> Verdict {
-    reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-    Verdict::Reject(reason)
-}
-
 #[cfg(test)]
 mod tests {
-    use moult_sdk::approval::{Epoch, ModulePin};
+    use moult_sdk::approval::{Epoch, ModuleCheck, ModulePin};
     use moult_sdk::{CommitIndex, Digest, FaultModel};
 
     use super::*;
@@ -216,6 +193,9 @@ mod tests {
             next: epoch(2, engine),
             deadline: CommitIndex(9),
             not_before_ms: None,
+            proposed_index: CommitIndex(2),
+            proposed_ms: 4,
+            readmit_failed: false,
         };
         let check = ModuleCheck {
             world: "engine".into(),
@@ -265,7 +245,7 @@ mod tests {
         for (run, word) in [(failed, "failed"), (other, "other batches"), (greedy, "fuel")] {
             for operator in [None, Some(Verdict::Approve)] {
                 let Verdict::Reject(reason) = ask(Some(run.clone()), operator) else { panic!("{run:?}") };
-                assert!(reason.contains(word) && reason.len() <= REASON_BYTES_MAX, "{reason}");
+                assert!(reason.contains(word) && reason.len() <= Verdict::REASON_BYTES_MAX, "{reason}");
             }
         }
         assert!(matches!(ask_all("", 2, None, Some(Verdict::Approve), Some("broken")), Verdict::Reject(_)));

@@ -130,6 +130,9 @@ fn approval(prepared: &Prepared, rng: &mut Rng, tally: &mut Tally) -> Result<Vec
         next: epoch.clone(),
         deadline: CommitIndex(9),
         not_before_ms: None,
+        proposed_index: CommitIndex(2),
+        proposed_ms: 4,
+        readmit_failed: false,
     };
     let context = Context {
         present: epoch,

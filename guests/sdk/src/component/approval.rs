@@ -72,6 +72,9 @@ impl From<wit::Proposal> for Proposal {
             next: proposal.next.into(),
             deadline: CommitIndex(proposal.deadline),
             not_before_ms: proposal.not_before_ms,
+            proposed_index: CommitIndex(proposal.proposed_index),
+            proposed_ms: proposal.proposed_ms,
+            readmit_failed: proposal.readmit_failed,
         }
     }
 }

@@ -368,5 +368,8 @@ fn sdk_proposal(record: &ProposalRecord) -> approval::Proposal {
             Activation::AsSoonAsReady => None,
             Activation::NotBefore(at) => Some(at),
         },
+        proposed_index: record.proposed.0,
+        proposed_ms: record.proposed.1,
+        readmit_failed: proposal.readmit_failed,
     }
 }

@@ -48,6 +48,9 @@ impl From<&Proposal> for wit::Proposal {
             next: (&proposal.next).into(),
             deadline: proposal.deadline.0,
             not_before_ms: proposal.not_before_ms,
+            proposed_index: proposal.proposed_index.0,
+            proposed_ms: proposal.proposed_ms,
+            readmit_failed: proposal.readmit_failed,
         }
     }
 }

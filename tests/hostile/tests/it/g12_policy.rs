@@ -25,6 +25,9 @@ fn ask(host: &ModuleHost, guest: &[u8]) -> Result<Verdict, Fault> {
         next: epoch.clone(),
         deadline: CommitIndex(9),
         not_before_ms: None,
+        proposed_index: CommitIndex(2),
+        proposed_ms: 4,
+        readmit_failed: false,
     };
     let context = Context {
         present: epoch,
