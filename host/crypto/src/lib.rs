@@ -1,12 +1,15 @@
 //! Keys and signatures of the host.
 //!
-//! Here live key pairs, the one predicate that decides whether a signature holds (strict
-//! ed25519, single verification: batch and single checks can disagree on crafted
-//! signatures, so there is exactly one), proofs of possession and the checks of signed
-//! types. No key file format, no network.
+//! Here live key pairs, the one predicate that decides whether an ed25519 signature holds (strict,
+//! single verification: batch and single checks can disagree on crafted signatures, so there is
+//! exactly one), proofs of possession and the checks of signed types;; a verifiable random function ([`vrf`]). No clock, no
+//! randomness but for new keys, no file, no network. Published vectors are in `vectors`.
 
 mod keys;
+#[cfg(test)]
+mod vectors;
 mod verify;
+pub mod vrf;
 
 pub use keys::{KeyPair, Signer};
 pub use verify::{
