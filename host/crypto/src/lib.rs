@@ -2,9 +2,11 @@
 //!
 //! Here live key pairs, the one predicate that decides whether an ed25519 signature holds (strict,
 //! single verification: batch and single checks can disagree on crafted signatures, so there is
-//! exactly one), proofs of possession and the checks of signed types;; a verifiable random function ([`vrf`]). No clock, no
+//! exactly one), proofs of possession and the checks of signed types; BLS signatures with
+//! aggregates, batches and thresholds ([`bls`]); a verifiable random function ([`vrf`]). No clock, no
 //! randomness but for new keys, no file, no network. Published vectors are in `vectors`.
 
+pub mod bls;
 mod keys;
 #[cfg(test)]
 mod vectors;
