@@ -263,3 +263,7 @@ mod tests {
         assert_eq!(ring.verify(scope, &statement(), &Signature([3; 64])), Err(VerifyError::BadSignature));
     }
 }
+
+#[cfg(test)]
+#[path = "ed25519_vectors_test.rs"]
+mod vectors_test;
