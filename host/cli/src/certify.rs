@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use moult_conformance::{Plan as SuitePlan, PortFactory, Report as SuiteReport, Seeds, conform};
 use moult_crypto::{KeyPair, Signer as _, check_report, sign_report};
-use moult_node::files::{read_key, write_key};
+use moult_keys::{read_key, write_key};
 use moult_sim::{EngineModule, INVARIANTS, Meter, Modules, Plan, Report, run as run_seed};
 use moult_types::certification::{FAILURES_LISTED_MAX, REPORT_BYTES_MAX, stretch_hash, stretches};
 use moult_types::{CertificationReport, ModuleHash, SignedReport, TraceHash, World, decode, encode};

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
+use moult_keys::KeyError;
 use moult_node::NodeError;
 use moult_node::config::ConfigError;
-use moult_node::files::FileError;
 use moult_node::genesis::GenesisError;
 use moult_node::guard_transfer::TransferError;
 use thiserror::Error;
@@ -61,7 +61,7 @@ fn text_of(error: &anyhow::Error) -> String {
 fn code_of(error: &anyhow::Error) -> u8 {
     let config = error.chain().any(|cause| {
         cause.is::<ConfigError>()
-            || cause.is::<FileError>()
+            || cause.is::<KeyError>()
             || cause.is::<GenesisError>()
             || cause.downcast_ref::<NodeError>().is_some_and(NodeError::is_configuration)
             || cause.downcast_ref::<TransferError>().is_some_and(TransferError::is_configuration)
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn codes_follow_the_cause() {
-        let file = FileError::NoToken("t".into());
+        let file = KeyError::NoToken("t".into());
         assert_eq!(code_of(&anyhow::Error::from(file).context("starting")), CONFIG);
         assert_eq!(code_of(&negative("rejected")), NEGATIVE);
         assert_eq!(code_of(&anyhow!("reset")), FAILED);

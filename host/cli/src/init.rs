@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::Args as ClapArgs;
-use moult_crypto::{KeyPair, Signer as _, possession};
+use moult_crypto::{KeyPair, Signer as _};
+use moult_keys::{KeyFile, Unlock, new_token};
 use moult_node::config::{ApiConfig, GrpcConfig, NodeConfig, P2pConfig};
-use moult_node::files::{new_token, write_key};
 use moult_types::{AuthorityId, Member};
 
 use crate::builtin::BUILTIN;
+use crate::keys::UnlockArgs;
 use crate::output::{self, say};
 
 /// The name of the configuration in a node's folder.
@@ -41,6 +42,11 @@ pub(crate) struct Args {
     /// Weight of its vote.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     stake: u64,
+    /// A key that is there already (`moult keys new`), in place of a new plain one. It stays where it is.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    unlock: UnlockArgs,
 }
 
 /// What a new node is made of.
@@ -51,12 +57,14 @@ pub(crate) struct NewNode {
     pub(crate) grpc: Option<SocketAddr>,
     pub(crate) address: String,
     pub(crate) stake: u64,
+    /// A key that is there already, and what unlocks it.
+    pub(crate) key: Option<(PathBuf, Unlock)>,
     /// Modules to put into its folder, as name and bytes.
     pub(crate) modules: Vec<(String, Vec<u8>)>,
 }
 
 pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let Args { dir, p2p, api, grpc, address, stake } = args;
+    let Args { dir, p2p, api, grpc, address, stake, key, unlock } = args;
     let address = match address {
         Some(address) => address,
         None => {
@@ -74,7 +82,13 @@ pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
         "--address {address} is not HOST:PORT"
     );
     let modules = BUILTIN.iter().map(|module| (module.name.to_owned(), module.bytes.to_vec())).collect();
-    let identity = create(&dir, NewNode { p2p, api, grpc, address, stake, modules })?;
+    let key = match key {
+        // The configuration has paths that hold wherever the node is started.
+        Some(key) => Some((absolute(&key)?, absolute_unlock(unlock.unlock())?)),
+        None => None,
+    };
+    let own_key = key.is_none();
+    let identity = create(&dir, NewNode { p2p, api, grpc, address, stake, key, modules })?;
     if json {
         return output::json(&identity);
     }
@@ -84,7 +98,8 @@ pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
     say!("  stake      {}", identity.stake);
     say!("  address    {}", identity.address);
     say!();
-    say!("Secret, never copy or restore: {}/node.key and api.token", dir.display());
+    let key = if own_key { "node.key and " } else { "" };
+    say!("Secret, never copy or restore: {}/{key}api.token", dir.display());
     say!("Public, for the genesis or a committee change: {}/identity.json", dir.display());
     say!("Next: `moult genesis build --identity .../identity.json ... --out genesis.json`,");
     say!("then copy genesis.json into each node's folder.");
@@ -98,24 +113,51 @@ pub(crate) fn create(dir: &Path, node: NewNode) -> anyhow::Result<Member> {
     let modules_dir = dir.join("modules");
     std::fs::create_dir_all(&modules_dir)
         .with_context(|| format!("cannot make {}", modules_dir.display()))?;
-    let keys = KeyPair::generate().map_err(|e| anyhow::anyhow!("the system has no randomness: {e}"))?;
-    write_key(&dir.join("node.key"), &keys)?;
+    let NewNode { p2p, api, grpc, address, stake, key, modules } = node;
+    let (file, unlock) = match key {
+        Some((path, unlock)) => (KeyFile::read(&path)?, unlock),
+        None => (new_key(&dir.join("node.key"))?, Unlock::default()),
+    };
+    let (key, id) = (file.public_key(), file.authority());
+    let possession = file.unlock(&unlock)?.possession(id)?;
     new_token(&dir.join("api.token"))?;
-    let id = AuthorityId::of(&keys.public_key());
-    let NewNode { p2p, api, grpc, address, stake, modules } = node;
-    let identity = Member { id, key: keys.public_key(), possession: possession(&keys, id), stake, address };
+    let identity = Member { id, key, possession, stake, address };
     for (name, bytes) in modules {
         write(&modules_dir.join(format!("{name}.wasm")), &bytes)?;
     }
     write(&dir.join("identity.json"), format!("{}\n", serde_json::to_string_pretty(&identity)?).as_bytes())?;
-    write(&config_path, config_text(p2p, api, grpc)?.as_bytes())?;
+    let key_file = file.path().strip_prefix(dir).unwrap_or(file.path());
+    write(&config_path, config_text(key_file, unlock, p2p, api, grpc)?.as_bytes())?;
     Ok(identity)
 }
 
-fn config_text(p2p: SocketAddr, api: SocketAddr, grpc: Option<SocketAddr>) -> anyhow::Result<String> {
+fn new_key(path: &Path) -> anyhow::Result<KeyFile> {
+    let keys = KeyPair::generate().map_err(|e| anyhow::anyhow!("the system has no randomness: {e}"))?;
+    let file = KeyFile::plain(path, &keys, AuthorityId::of(&keys.public_key()));
+    file.write()?;
+    Ok(file)
+}
+
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::fs::canonicalize(path).with_context(|| path.display().to_string())
+}
+
+fn absolute_unlock(unlock: Unlock) -> anyhow::Result<Unlock> {
+    let Unlock { file, env } = unlock;
+    Ok(Unlock { file: file.map(|file| absolute(&file)).transpose()?, env })
+}
+
+fn config_text(
+    key_file: &Path,
+    unlock: Unlock,
+    p2p: SocketAddr,
+    api: SocketAddr,
+    grpc: Option<SocketAddr>,
+) -> anyhow::Result<String> {
     let config = NodeConfig {
         genesis: "genesis.json".into(),
-        key_file: "node.key".into(),
+        key_file: key_file.to_owned(),
+        unlock,
         authority: None,
         data_dir: "data".into(),
         module_dirs: vec!["modules".into()],
@@ -145,7 +187,7 @@ fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use moult_crypto::check_possession;
-    use moult_node::files::{read_key, read_token};
+    use moult_keys::{read_key, read_token};
 
     use super::*;
 
@@ -159,6 +201,7 @@ mod tests {
             grpc: None,
             address: "a.example:7401".into(),
             stake: 3,
+            key: None,
             modules: vec![("kv".into(), vec![1, 2])],
         };
         let identity = create(&dir, node()).expect("made");

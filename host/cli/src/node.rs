@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::{Args as ClapArgs, ValueEnum};
-use moult_crypto::Signer as _;
+use moult_keys::{KeyFile, read_token};
 use moult_node::Exit;
 use moult_node::config::NodeConfig;
-use moult_node::files::{read_key, read_token};
 use moult_node::genesis::GenesisFile;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
@@ -114,7 +113,8 @@ fn die_with_parent() -> anyhow::Result<()> {
 
 pub(crate) fn check_config(args: &CheckArgs, json: bool) -> anyhow::Result<()> {
     let config = NodeConfig::load(&args.config)?;
-    let keys = read_key(&config.key_file)?;
+    let keys = KeyFile::read(&config.key_file)?;
+    keys.unlock(&config.unlock)?;
     read_token(&config.api.token_file)?;
     let file = GenesisFile::load(&config.genesis)?;
     let genesis = file.to_genesis()?;
@@ -127,6 +127,7 @@ pub(crate) fn check_config(args: &CheckArgs, json: bool) -> anyhow::Result<()> {
         return output::json(&json!({
             "valid": true,
             "key": keys.public_key(),
+            "key_file": keys.kind().to_string(),
             "authority_index": index,
             "chain": genesis.chain(),
             "data_dir": config.data_dir,
@@ -134,7 +135,7 @@ pub(crate) fn check_config(args: &CheckArgs, json: bool) -> anyhow::Result<()> {
         }));
     }
     say!("{} is valid", args.config.display());
-    say!("  key        {}", keys.public_key());
+    say!("  key        {} ({})", keys.public_key(), keys.kind());
     match index {
         Some(index) => say!("  role       authority {index} of {} at genesis", file.committee.len()),
         None => say!("  role       observer: the key is not in the genesis"),

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args as ClapArgs;
-use moult_crypto::Signer as _;
+use moult_keys::KeyFile;
 use moult_node::api_types::BackupBody;
 use moult_node::config::NodeConfig;
-use moult_node::files::read_key;
 use moult_node::genesis::GenesisFile;
 use moult_store::{Backup, BackupError, DirLock, RestoreStep, check_backup, restore};
 use serde_json::json;
@@ -36,8 +35,10 @@ const POLL: Duration = Duration::from_millis(200);
 pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
     let progress = Progress { json };
     let config = NodeConfig::load(&args.dir.join(CONFIG_FILE))?;
-    let whose =
-        (GenesisFile::load(&config.genesis)?.to_genesis()?.chain(), read_key(&config.key_file)?.public_key());
+    let whose = (
+        GenesisFile::load(&config.genesis)?.to_genesis()?.chain(),
+        KeyFile::read(&config.key_file)?.public_key(),
+    );
     let _lock = DirLock::acquire(&config.data_dir)?;
     let backup = check_backup(&args.backup)?;
     let header = &backup.header;

@@ -5,15 +5,25 @@ use moult_types::statement::signing_bytes;
 use moult_types::{ChainId, Committee, PublicKey, Scope, Signature, Statement};
 use zeroize::Zeroizing;
 
+use crate::node_key::SignError;
 use crate::verify::{Keyring, VerifyError};
 
 /// Signs statements with one key. Deterministic: the same bytes give the same signature.
+///
+/// A key in memory always signs. One that lies elsewhere may not be able to: then the signature is
+/// none, [`Signer::failure`] says why from then on, and whoever asked must let nothing out that was
+/// made since it looked last.
 pub trait Signer: Send + Sync {
     /// The key that verifies what this signs.
     fn public_key(&self) -> PublicKey;
 
     /// Signs a statement. The caller has asked the signer guard first.
     fn sign_statement(&self, chain: ChainId, scope: Scope, statement: &Statement) -> Signature;
+
+    /// Why this key could not sign, once it could not.
+    fn failure(&self) -> Option<SignError> {
+        None
+    }
 
     /// The keys of a committee, for checking what its members sign: strict ed25519, unless the
     /// signer is a simulator's, whose signatures are none.

@@ -110,6 +110,11 @@ fn parse_key(key: &PublicKey) -> Result<VerifyingKey, VerifyError> {
     if parsed.is_weak() { Err(VerifyError::BadKey(*key)) } else { Ok(parsed) }
 }
 
+/// Checks a signature over bytes whose domain the caller knows.
+pub(crate) fn verify_bytes(key: &PublicKey, bytes: &[u8], signature: &Signature) -> Result<(), VerifyError> {
+    verify_raw(&parse_key(key)?, bytes, signature)
+}
+
 fn verify_raw(key: &VerifyingKey, bytes: &[u8], signature: &Signature) -> Result<(), VerifyError> {
     let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
     key.verify_strict(bytes, &signature).map_err(|_| VerifyError::BadSignature)
@@ -151,7 +156,7 @@ fn report_bytes(report: &CertificationReport) -> Vec<u8> {
     [b"moult certification 1\n".as_slice(), &report.signing_bytes()].concat()
 }
 
-fn possession_bytes(key: &PublicKey, authority: AuthorityId) -> Vec<u8> {
+pub(crate) fn possession_bytes(key: &PublicKey, authority: AuthorityId) -> Vec<u8> {
     [b"moult possession 1\n".as_slice(), &key.0, &authority.0].concat()
 }
 
@@ -263,3 +268,7 @@ mod tests {
         assert_eq!(ring.verify(scope, &statement(), &Signature([3; 64])), Err(VerifyError::BadSignature));
     }
 }
+
+#[cfg(test)]
+#[path = "ed25519_vectors_test.rs"]
+mod vectors_test;

@@ -46,7 +46,7 @@ fn start(seed: u8, limits: &NetLimits) -> Running {
     let (frames, received) = mpsc::channel(64);
     let (up, is_up) = watch::channel(false);
     let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = NetConfig { keys: KeyPair::from_seed(&[seed; 32]), bind, limits: limits.clone() };
+    let config = NetConfig { keys: KeyPair::from_seed(&[seed; 32]).into(), bind, limits: limits.clone() };
     let net = Network::start(config, Arc::new(Node { frames, up })).expect("start");
     Running { net, frames: received, up: is_up }
 }

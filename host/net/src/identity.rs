@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use moult_crypto::{KeyPair, Signer as _};
+use moult_crypto::{NodeKey, SignError, Signer as _};
 use moult_types::PublicKey;
 use moult_types::codec::sha256;
 use quinn::crypto::{CryptoError, HmacKey};
@@ -32,18 +32,19 @@ pub(crate) fn is_weak(key: &PublicKey) -> bool {
 }
 
 /// The node's key with its raw public key as certificate.
-pub(crate) fn certified_key(keys: &KeyPair) -> Arc<CertifiedKey> {
+pub(crate) fn certified_key(keys: &NodeKey) -> Arc<CertifiedKey> {
     let certificate = CertificateDer::from(spki_of(&keys.public_key()));
     Arc::new(CertifiedKey::new(vec![certificate], Arc::new(TlsKey::new(keys))))
 }
 
+/// A token is asked once for each handshake, on the thread that makes it.
 struct TlsKey {
-    keys: KeyPair,
+    keys: NodeKey,
     spki: Vec<u8>,
 }
 
 impl TlsKey {
-    fn new(keys: &KeyPair) -> Self {
+    fn new(keys: &NodeKey) -> Self {
         Self { keys: keys.clone(), spki: spki_of(&keys.public_key()) }
     }
 }
@@ -73,7 +74,8 @@ impl Signer for TlsKey {
     /// TLS 1.3 prefixes 64 spaces and its own context string, so that what is signed here
     /// is never a statement.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
-        Ok(self.keys.sign_raw(message).0.to_vec())
+        let signed = self.keys.sign_handshake(message);
+        signed.map(|s| s.0.to_vec()).map_err(|e| rustls::Error::General(format!("the key cannot sign: {e}")))
     }
 
     fn scheme(&self) -> SignatureScheme {
@@ -88,8 +90,10 @@ impl Signer for TlsKey {
 pub(crate) struct ResetKey([u8; 32]);
 
 impl ResetKey {
-    pub(crate) fn new(keys: &KeyPair) -> Self {
-        Self(sha256(&[b"moult stateless reset 1\n".as_slice(), keys.seed().as_slice()].concat()).0)
+    /// # Errors
+    /// The key lies in a token, which does not sign.
+    pub(crate) fn new(keys: &NodeKey) -> Result<Self, SignError> {
+        Ok(Self(*keys.local_secret("moult stateless reset 1")?))
     }
 }
 
@@ -116,6 +120,8 @@ impl HmacKey for ResetKey {
 
 #[cfg(test)]
 mod tests {
+    use moult_crypto::KeyPair;
+
     use super::*;
 
     #[test]
@@ -147,16 +153,20 @@ mod tests {
         assert!(!is_weak(&KeyPair::from_seed(&[3; 32]).public_key()));
     }
 
+    fn reset_key(seed: u8) -> ResetKey {
+        ResetKey::new(&KeyPair::from_seed(&[seed; 32]).into()).expect("a key in memory")
+    }
+
     #[test]
     fn reset_tokens_outlive_the_process_and_differ_by_node() {
         let sign = |seed: u8| {
             let mut out = [0; 32];
-            ResetKey::new(&KeyPair::from_seed(&[seed; 32])).sign(b"12345678", &mut out);
+            reset_key(seed).sign(b"12345678", &mut out);
             out
         };
         assert_eq!(sign(1), sign(1));
         assert_ne!(sign(1), sign(2));
-        assert!(ResetKey::new(&KeyPair::from_seed(&[1; 32])).verify(b"12345678", &sign(1)).is_ok());
-        assert!(ResetKey::new(&KeyPair::from_seed(&[1; 32])).verify(b"12345678", &sign(2)).is_err());
+        assert!(reset_key(1).verify(b"12345678", &sign(1)).is_ok());
+        assert!(reset_key(1).verify(b"12345678", &sign(2)).is_err());
     }
 }

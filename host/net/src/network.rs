@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use moult_crypto::{KeyPair, Signer as _};
+use moult_crypto::{NodeKey, Signer as _};
 use moult_types::PublicKey;
 use quinn::Endpoint;
 use rustls::crypto::CryptoProvider;
@@ -33,7 +33,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 #[derive(Debug)]
 pub struct NetConfig {
     /// This node's key.
-    pub keys: KeyPair,
+    pub keys: NodeKey,
     /// Where to listen and from where to dial; port 0 lets the system choose.
     pub bind: SocketAddr,
     /// Every bound.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use moult_crypto::KeyPair;
+use moult_crypto::NodeKey;
 use moult_types::codec::sha256;
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -96,7 +96,7 @@ pub(crate) fn client(
 
 /// Opens the socket and the endpoint on it.
 pub(crate) fn endpoint(
-    keys: &KeyPair,
+    keys: &NodeKey,
     bind: SocketAddr,
     limits: &NetLimits,
     server: ServerConfig,
@@ -104,7 +104,8 @@ pub(crate) fn endpoint(
     let fail = |source| NetError::Bind { address: bind, source };
     let socket = UdpSocket::bind(bind).map_err(fail)?;
     enlarge_buffers(&socket, limits.socket_buffer_bytes).map_err(fail)?;
-    let mut config = EndpointConfig::new(Arc::new(ResetKey::new(keys)));
+    let reset_key = ResetKey::new(keys).map_err(|e| NetError::Tls(format!("the key cannot sign: {e}")))?;
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
     let ids = ConnectionIds::new()?;
     config.cid_generator(move || Box::new(ids.clone()));
     config

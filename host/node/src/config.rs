@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use moult_keys::Unlock;
 use moult_types::{AuthorityId, PublicKey};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -13,8 +14,11 @@ use thiserror::Error;
 pub struct NodeConfig {
     /// The chain's genesis file.
     pub genesis: PathBuf,
-    /// The node's secret key; readable by its owner only.
+    /// The node's secret key, or what says in which token it is; readable by its owner only.
     pub key_file: PathBuf,
+    /// Where the passphrase or the PIN is that the key file asks for.
+    #[serde(default, skip_serializing_if = "Unlock::is_empty")]
+    pub unlock: Unlock,
     /// The authority that this node stands for. Left out: the one its key made at `init`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<AuthorityId>,
@@ -287,6 +291,7 @@ impl NodeConfig {
         let folder = path.parent().unwrap_or(Path::new("."));
         let mut paths =
             vec![&mut config.genesis, &mut config.key_file, &mut config.data_dir, &mut config.api.token_file];
+        paths.extend(config.unlock.file.iter_mut());
         paths.extend(config.module_dirs.iter_mut());
         paths.extend(config.api.tls_cert.iter_mut());
         paths.extend(config.api.tls_key.iter_mut());
@@ -314,6 +319,9 @@ impl NodeConfig {
         let wrong = |key, problem: &str| {
             Err(ConfigError::Value { path: path.to_owned(), key, problem: problem.to_owned() })
         };
+        if self.unlock.file.is_some() && self.unlock.env.is_some() {
+            return wrong("unlock.file", "and `unlock.env` cannot both be set");
+        }
         if self.api.tls_cert.is_some() != self.api.tls_key.is_some() {
             return wrong("api.tls_cert", "needs `api.tls_key`, and the other way round");
         }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use moult_core::GuardConflict;
 pub use moult_core::guard::GuardState;
-use moult_crypto::Signer;
+use moult_keys::{KeyError, KeyFile};
 use moult_store::{
     DirLock, GuardCheck, GuardFile, GuardFileError, Store, StoreError, StoreOptions, refuse_half_restored,
 };
@@ -17,7 +17,6 @@ use moult_types::{ChainId, PublicKey};
 use thiserror::Error;
 
 use crate::config::NodeConfig;
-use crate::files::{FileError, read_key};
 use crate::genesis::{GenesisError, GenesisFile};
 use crate::guard_json::{GuardExport, GuardJsonError};
 
@@ -26,7 +25,7 @@ use crate::guard_json::{GuardExport, GuardJsonError};
 pub enum TransferError {
     /// The key's file.
     #[error(transparent)]
-    File(#[from] FileError),
+    File(#[from] KeyError),
     /// The genesis.
     #[error(transparent)]
     Genesis(#[from] GenesisError),
@@ -180,7 +179,7 @@ struct Place {
 
 impl Place {
     fn open(config: &NodeConfig) -> Result<Self, TransferError> {
-        let key = read_key(&config.key_file)?.public_key();
+        let key = KeyFile::read(&config.key_file)?.public_key();
         let chain = GenesisFile::load(&config.genesis)?.to_genesis()?.chain();
         let lock = DirLock::acquire(&config.data_dir)?;
         refuse_half_restored(&config.data_dir)?;

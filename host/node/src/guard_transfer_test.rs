@@ -1,12 +1,12 @@
 use moult_core::io::GuardUpdate;
-use moult_crypto::{KeyPair, possession};
+use moult_crypto::{KeyPair, Signer as _, possession};
+use moult_keys::write_key;
 use moult_types::{
     AuthorityId, CommitIndex, Digest, EpochNumber, FaultModel, GlobalIndex, Member, ModuleHash, Scope, Slot,
     World,
 };
 
 use super::*;
-use crate::files::write_key;
 use crate::genesis::PinFile;
 
 fn keys() -> KeyPair {

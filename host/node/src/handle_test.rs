@@ -53,6 +53,7 @@ fn handle(dir: &std::path::Path, limits: NodeLimits) -> (NodeHandle, Queues) {
     let config = NodeConfig {
         genesis: dir.to_owned(),
         key_file: dir.to_owned(),
+        unlock: Default::default(),
         authority: None,
         data_dir: dir.to_owned(),
         module_dirs: Vec::new(),
@@ -76,7 +77,7 @@ fn handle(dir: &std::path::Path, limits: NodeLimits) -> (NodeHandle, Queues) {
     let state = WorkingState::new(store.state(), 1 << 20).expect("a state");
     let metrics = Metrics::default();
     let (shared, queues) =
-        Shared::new(config, keys, id, genesis.chain(), store, state, modules, None, metrics, view)
+        Shared::new(config, keys.into(), id, genesis.chain(), store, state, modules, None, metrics, view)
             .expect("randomness");
     (NodeHandle { shared }, queues)
 }

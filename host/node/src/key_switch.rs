@@ -9,12 +9,11 @@
 use std::path::{Path, PathBuf};
 
 use moult_core::guard::GuardState;
-use moult_crypto::Signer;
+use moult_keys::KeyFile;
 use moult_store::{GuardFile, GuardFileError, Store, StoreError, StoreOptions};
 use moult_types::{AuthorityId, ChainId, Genesis, Manifest, PublicKey};
 
 use crate::config::NodeConfig;
-use crate::files::read_identity;
 use crate::guard_transfer::guard_path;
 use crate::node::NodeError;
 
@@ -39,9 +38,10 @@ fn named(path: &Path, ending: &str) -> PathBuf {
 pub(crate) fn is_due(config: &NodeConfig, authority: AuthorityId, manifest: &Manifest) -> bool {
     let path = next_key_path(&config.key_file);
     path.exists()
-        && read_identity(&path).is_ok_and(|(next, whose)| {
+        && KeyFile::read(&path).is_ok_and(|next| {
             let key = next.public_key();
-            whose == authority && manifest.members.iter().any(|m| m.id == authority && m.key == key)
+            next.authority() == authority
+                && manifest.members.iter().any(|m| m.id == authority && m.key == key)
         })
 }
 
@@ -56,8 +56,8 @@ pub(crate) fn take_up(config: &NodeConfig, genesis: &Genesis) -> Result<(), Node
     if !next_path.exists() || !Store::exists(&dir) {
         return Ok(());
     }
-    let (old, first) = read_identity(&config.key_file)?;
-    let (next, _) = read_identity(&next_path)?;
+    let (old, next) = (KeyFile::read(&config.key_file)?, KeyFile::read(&next_path)?);
+    let first = old.authority();
     let (old, next, chain) = (old.public_key(), next.public_key(), genesis.chain());
     let failed = |e: StoreError| NodeError::Store(e.to_string());
     let store = Store::open_to_read(&dir, chain, StoreOptions::default()).map_err(failed)?;

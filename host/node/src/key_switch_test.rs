@@ -2,11 +2,11 @@ use std::sync::Arc;
 
 use moult_core::governance::Ledger;
 use moult_core::io::{EpochStart, GuardUpdate, Persist};
-use moult_crypto::{KeyPair, possession};
+use moult_crypto::{KeyPair, Signer as _, possession};
+use moult_keys::{read_key, write_key, write_key_of};
 use moult_types::{EpochNumber, FaultModel, Follows, GlobalIndex, Member, ModuleHash, ProposalId, World};
 
 use super::*;
-use crate::files::{read_key, write_key, write_key_of};
 use crate::genesis::{GenesisFile, PinFile};
 
 struct Machine {
@@ -125,7 +125,8 @@ impl Machine {
 
     /// The node is that of the next key: it may sign, and forgets nothing of the former one.
     fn assert_taken_up(&self) {
-        let (keys, whose) = read_identity(&self.config.key_file).expect("a key");
+        let keys = KeyFile::read(&self.config.key_file).expect("a key");
+        let whose = keys.authority();
         assert_eq!((keys.public_key(), whose), (self.next, self.authority));
         assert!(!next_key_path(&self.config.key_file).exists());
         let kept = read_key(&retired(&self.config.key_file, self.old)).expect("the former key is kept");

@@ -18,7 +18,6 @@ mod backup;
 pub mod config;
 mod effects;
 mod executor;
-pub mod files;
 pub mod genesis;
 pub mod guard_json;
 pub mod guard_transfer;

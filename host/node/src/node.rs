@@ -10,7 +10,8 @@ use moult_core::governance::Ledger;
 use moult_core::guard::GuardState;
 use moult_core::replica::Settings;
 use moult_core::{Effect, Input, Persist, Replica};
-use moult_crypto::{KeyPair, Signer};
+use moult_crypto::{NodeKey, Signer};
+use moult_keys::{KeyError, KeyFile, read_token};
 use moult_module::{Compile, CompileWorker, HostConfig, Limits, ModuleHost};
 use moult_net::{NetConfig, NetLimits, Network};
 use moult_store::{
@@ -25,7 +26,6 @@ use crate::api::{Api, Protocol, Server};
 use crate::config::NodeConfig;
 use crate::effects::Effects;
 use crate::executor::{Executor, STATE_MEMORY_BYTES, Work};
-use crate::files::{FileError, read_identity, read_key, read_token};
 use crate::genesis::{GenesisError, GenesisFile};
 use crate::guard_transfer::{exported_path, guard_path};
 use crate::key_switch;
@@ -46,7 +46,7 @@ const INPUTS_IN_STEP: usize = 512;
 pub enum NodeError {
     /// A secret file.
     #[error(transparent)]
-    File(#[from] FileError),
+    File(#[from] KeyError),
     /// The genesis.
     #[error(transparent)]
     Genesis(#[from] GenesisError),
@@ -127,7 +127,7 @@ impl Node {
     /// # Errors
     /// It cannot start; nothing is left running.
     pub async fn start(config: NodeConfig, worker: CompileWorker) -> Result<Self, NodeError> {
-        read_key(&config.key_file)?;
+        KeyFile::read(&config.key_file)?;
         let token = read_token(&config.api.token_file)?;
         let genesis = GenesisFile::load(&config.genesis)?.to_genesis()?;
         std::fs::create_dir_all(&config.data_dir)
@@ -135,11 +135,12 @@ impl Node {
         let lock = DirLock::acquire(&config.data_dir).map_err(store_error)?;
         refuse_half_restored(&config.data_dir).map_err(store_error)?;
         tokio::task::block_in_place(|| key_switch::take_up(&config, &genesis))?;
-        let (keys, whose) = read_identity(&config.key_file)?;
+        let file = KeyFile::read(&config.key_file)?;
+        let keys = tokio::task::block_in_place(|| file.unlock(&config.unlock))?;
         let opened = tokio::task::block_in_place(|| Opened::open(&config, &genesis, &keys))?;
         let modules = module_host(&config, &keys, worker, &opened.store)?;
         modules.import(&config.module_dirs).map_err(NodeError::Module)?;
-        let authority = config.authority.unwrap_or(whose);
+        let authority = config.authority.unwrap_or(file.authority());
         let recorder = watch::recorder(&config.record).map_err(NodeError::Store)?;
         let (shared, queues) = share(config, keys, authority, &genesis, &opened, modules, recorder)?;
 
@@ -162,6 +163,7 @@ impl Node {
             target: "startup",
             node = %shared.keys.public_key(),
             authority = %shared.authority,
+            key_file = %file.kind(),
             chain = %shared.chain,
             api = %api.address(),
             grpc = grpc.as_ref().map(|grpc| tracing::field::display(grpc.address())),
@@ -256,7 +258,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn open(config: &NodeConfig, genesis: &Genesis, keys: &KeyPair) -> Result<Self, NodeError> {
+    fn open(config: &NodeConfig, genesis: &Genesis, keys: &NodeKey) -> Result<Self, NodeError> {
         let (chain, key) = (genesis.chain(), keys.public_key());
         let dir = config.data_dir.join("store");
         let options =
@@ -341,15 +343,15 @@ fn open_guard(
 
 fn module_host(
     config: &NodeConfig,
-    keys: &KeyPair,
+    keys: &NodeKey,
     worker: CompileWorker,
     store: &Store,
 ) -> Result<Modules, NodeError> {
     // Known to no one but this node: its code cache cannot be forged from outside.
-    let cache_key = moult_types::codec::hash_of("moult code cache", &*keys.seed()).0;
+    let cache_key = keys.local_secret("moult code cache").map_err(|e| NodeError::Module(e.to_string()))?;
     let host = ModuleHost::new(HostConfig {
         cache_dir: Some(config.data_dir.join("code")),
-        cache_key,
+        cache_key: *cache_key,
         compile: Compile::Worker(worker),
         limits: Limits { compile_ms: config.limits.module_compile_ms, ..Limits::default() },
     })
@@ -360,7 +362,7 @@ fn module_host(
 
 fn share(
     config: NodeConfig,
-    keys: KeyPair,
+    keys: NodeKey,
     authority: AuthorityId,
     genesis: &Genesis,
     opened: &Opened,

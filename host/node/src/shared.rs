@@ -9,7 +9,7 @@ use moult_core::execution::Receipt;
 use moult_core::io::Refusal;
 use moult_core::verify::VerifyContext;
 use moult_core::{Input, Now};
-use moult_crypto::KeyPair;
+use moult_crypto::NodeKey;
 use moult_net::Network;
 use moult_replay::{Recorder, Taps};
 use moult_store::{Store, WorkingState, WriterStats};
@@ -56,7 +56,7 @@ impl Waiter {
 
 pub(crate) struct Shared {
     pub(crate) config: NodeConfig,
-    pub(crate) keys: KeyPair,
+    pub(crate) keys: NodeKey,
     pub(crate) authority: AuthorityId,
     pub(crate) chain: ChainId,
     pub(crate) store: Store,
@@ -121,7 +121,7 @@ impl Shared {
     #[allow(clippy::too_many_arguments, reason = "the parts of a node, put together once")]
     pub(crate) fn new(
         config: NodeConfig,
-        keys: KeyPair,
+        keys: NodeKey,
         authority: AuthorityId,
         chain: ChainId,
         store: Store,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use moult_keys::write_secret;
 use moult_tests::blocks::{assert_one_chain, assert_same_state};
 use moult_tests::cluster::{Cluster, Setup};
 use moult_tests::load::{Load, Plan};
@@ -134,13 +135,19 @@ fn an_authority_changes_its_key_under_load_and_counts_with_the_new_one() {
     let mut cluster = Cluster::of_four();
     let load = Load::start(&cluster, &Plan::at(&[1, 2, 3]));
     load.until_more(50);
+    let plain = shown(&cluster, 0);
+    assert_eq!(plain["key_file"], "plain");
+    put_under_a_passphrase(&cluster, 0);
     let before = shown(&cluster, 0);
+    assert_eq!((&before["key"], &before["key_file"]), (&plain["key"], &Value::from("encrypted")));
     rotate(&cluster, 0, 0);
     cluster.until_epoch(&ALL, 1);
     cluster.until_status(0, "signs with its new key", |s| s.authority_index == Some(0));
     let after = shown(&cluster, 0);
     assert_eq!((&after["authority"], &after["next_key"]), (&before["authority"], &Value::Null));
     assert_ne!(after["key"], before["key"]);
+    // Made under the same passphrase, and unlocked by the node that restarted itself.
+    assert_eq!(after["key_file"], "encrypted");
     load.until_more(50);
     load.finish(&cluster, 1);
     needs(&mut cluster, 2, 0);
@@ -151,6 +158,24 @@ fn an_authority_changes_its_key_under_load_and_counts_with_the_new_one() {
     assert_one_chain(&cluster, &ALL);
     assert_same_state(&cluster, &ALL);
     cluster.assert_no_panic();
+}
+
+/// Encrypts the key of a node that runs; without its passphrase the node would not start again.
+fn put_under_a_passphrase(cluster: &Cluster, node: usize) {
+    let (config, file) = (config(cluster, node), cluster.node(node).dir.join("passphrase"));
+    let refused = run(&["keys", "encrypt", "--config", &config]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("--unlock-file"), "{said}");
+    write_secret(&file, "correct horse battery staple\n").expect("written");
+    run_ok(&["keys", "encrypt", "--config", &config, "--unlock-file", text(&file)]);
+    let refused = run(&["check-config", "--config", &config]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(78) && said.contains("needs a passphrase"), "{said}");
+    cluster.configure(node, |table| {
+        let unlock = toml::Table::from_iter([("file".to_owned(), "passphrase".into())]);
+        table.insert("unlock".into(), unlock.into());
+    });
+    run_ok(&["check-config", "--config", &config]);
 }
 
 /// Gives a node's authority a new key, proposed at another node or its own.

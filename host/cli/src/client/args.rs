@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use moult_keys::read_token;
 use moult_node::api_types::DevnetFile;
 use moult_node::config::NodeConfig;
-use moult_node::files::read_token;
 
 use crate::client::api::Client;
 use crate::client::target::Target;

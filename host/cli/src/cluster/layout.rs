@@ -94,7 +94,15 @@ impl Layout {
             let (api, p2p) = (address(plan.base_port + 2 * index), address(plan.base_port + 2 * index + 1));
             let grpc = Some(p2p);
             let node = NodeLayout { index, dir: node_dir(dir, index), api, grpc, p2p };
-            let new = NewNode { p2p, api, grpc, address: p2p.to_string(), stake: 1, modules: files.to_vec() };
+            let new = NewNode {
+                p2p,
+                api,
+                grpc,
+                address: p2p.to_string(),
+                stake: 1,
+                key: None,
+                modules: files.to_vec(),
+            };
             committee.push(init::create(&node.dir, new)?);
             nodes.push(node);
         }

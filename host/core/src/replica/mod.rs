@@ -188,7 +188,7 @@ impl Replica {
         replica.announce_epoch();
         replica.propose_opening();
         replica.after_inputs();
-        let step = std::mem::take(&mut replica.out);
+        let step = replica.close_step();
         Ok((replica, step))
     }
 
@@ -225,7 +225,7 @@ impl Replica {
             self.input(input);
         }
         self.after_inputs();
-        std::mem::take(&mut self.out)
+        self.close_step()
     }
 
     /// When `step` wants to be called with [`Input::Wake`] at the latest (monotonic).
@@ -479,6 +479,16 @@ impl Replica {
             #[cfg(feature = "planted")]
             planted: self.settings.planted,
         }
+    }
+
+    /// What the step comes to. Where the key could not sign, some signature in it is none: nothing
+    /// of it is written or sent, and what was made durable before has its signatures.
+    fn close_step(&mut self) -> Step {
+        if let Some(reason) = self.signer.failure() {
+            self.out = Step::default();
+            self.halt(format!("the key cannot sign: {reason}"));
+        }
+        std::mem::take(&mut self.out)
     }
 
     /// Stops for good: going on could break a promise.

@@ -192,6 +192,63 @@ impl Node {
     }
 }
 
+/// A key in a token that is pulled.
+struct Frail {
+    is_gone: std::sync::atomic::AtomicBool,
+    asked: std::sync::atomic::AtomicU32,
+}
+
+impl Signer for Frail {
+    fn public_key(&self) -> PublicKey {
+        keys(0).public_key()
+    }
+
+    fn sign_statement(&self, chain: ChainId, scope: Scope, statement: &Statement) -> Signature {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        match self.failure() {
+            None => keys(0).sign_statement(chain, scope, statement),
+            Some(_) => Signature([0; 64]),
+        }
+    }
+
+    fn failure(&self) -> Option<moult_crypto::SignError> {
+        let is_gone = self.is_gone.load(std::sync::atomic::Ordering::Relaxed);
+        is_gone.then(|| moult_crypto::SignError("it was pulled".into()))
+    }
+}
+
+#[test]
+fn a_step_with_a_signature_that_is_none_comes_to_nothing() {
+    let manifest = manifest(&[1, 1, 1, 1]);
+    let signer = Arc::new(Frail { is_gone: false.into(), asked: 0.into() });
+    let settings = Settings::new(manifest.members[0].id);
+    let (replica, first) =
+        Replica::new(recovery(&manifest), settings, signer.clone(), Now::default()).unwrap();
+    let context = first.release.iter().find_map(|effect| match effect {
+        Effect::Verify(context) => Some(context.clone()),
+        _ => None,
+    });
+    let (engine, context) = (Scripted::default(), context.unwrap());
+    let mut node = Node { replica, engine, context, manifest, executed: Vec::new(), now_ms: 0 };
+    node.give(Input::Engine {
+        identity: node.manifest.identity(),
+        engine: Box::new(node.engine.clone()),
+        records: Vec::new(),
+    });
+    assert_eq!(batches(&node.submit(1)).len(), 1);
+    assert!(batches(&node.submit(2)).is_empty(), "it waits for the first");
+    let asked = || signer.asked.load(std::sync::atomic::Ordering::Relaxed);
+    let before = asked();
+    signer.is_gone.store(true, std::sync::atomic::Ordering::Relaxed);
+    node.now_ms = node.replica.next_wake_ms();
+    let step = node.steps(vec![Input::Wake]);
+    assert!(asked() > before, "something was to be signed");
+    assert!(step.durable.is_empty(), "{step:?}");
+    let [Effect::Halt(reason)] = step.release.as_slice() else { panic!("{step:?}") };
+    assert!(reason.contains("it was pulled"), "{reason}");
+    assert!(node.submit(3).release.is_empty());
+}
+
 /// What an authority sends that prepared a block and committed to it.
 pub(crate) fn votes(manifest: &Manifest, author: u8, index: u64, hash: Digest) -> Message {
     let identity = manifest.identity();

@@ -48,7 +48,7 @@ impl Honest {
         let counter = Arc::new(Counter::default());
         let network = |seed, handler: Arc<Counter>, limits| {
             let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-            Network::start(NetConfig { keys: keys(seed), bind, limits }, handler).expect("start")
+            Network::start(NetConfig { keys: keys(seed).into(), bind, limits }, handler).expect("start")
         };
         let victim = network(1, counter.clone(), limits);
         let peer = network(2, Arc::default(), crate::support::limits());

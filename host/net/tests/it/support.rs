@@ -72,7 +72,7 @@ impl Node {
         let key = keys.public_key();
         let gate = gated.then(|| Semaphore::new(0));
         let recorder = Arc::new(Recorder { seen: watch::Sender::default(), gate });
-        let config = NetConfig { keys, bind: SocketAddr::from(([127, 0, 0, 1], port)), limits };
+        let config = NetConfig { keys: keys.into(), bind: SocketAddr::from(([127, 0, 0, 1], port)), limits };
         let handler: Arc<dyn Handler> = recorder.clone();
         let net = Network::start(config, handler).expect("start");
         Self { net, key, recorder }

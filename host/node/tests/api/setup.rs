@@ -7,9 +7,9 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use moult_crypto::{KeyPair, Signer, possession};
+use moult_keys::{new_token, write_key};
 use moult_module::CompileWorker;
 use moult_node::config::{ApiConfig, NodeConfig, NodeLimits, P2pConfig};
-use moult_node::files::{new_token, write_key};
 use moult_node::genesis::{GenesisFile, PinFile};
 use moult_types::{AuthorityId, EpochLimits, FaultModel, Member, ModuleHash, World};
 
@@ -63,6 +63,7 @@ impl Setup {
         let config = NodeConfig {
             genesis: path.join("genesis.json"),
             key_file: path.join("node.key"),
+            unlock: Default::default(),
             authority: None,
             data_dir: path.join("data"),
             module_dirs: vec![modules_dir()],
