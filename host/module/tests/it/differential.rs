@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use moult_approve_valid::ApproveValid;
+use moult_committee_bounds::CommitteeBounds;
 use moult_core::ports::{ApplicationInstance, ApprovalInstance};
 use moult_kv::{Command, Kv, Query, Reply};
 use moult_kv2::Kv2;
 use moult_manual::Manual;
 use moult_module::{ModuleHost, NativeApplication, NativeApproval};
-use moult_sdk::approval::{Context, Epoch, Member, ModuleCheck, ModulePin, Proposal, Verdict};
+use moult_module_allowlist::ModuleAllowlist;
+use moult_sdk::approval::{Case, Context, Epoch, Member, ModuleCheck, ModulePin, Proposal, Verdict};
 use moult_sdk::{CommitIndex, Digest, FaultModel};
+use moult_timelock::Timelock;
 use moult_types::World;
 use moult_types::state::Overlay;
 use proptest::collection::vec;
@@ -97,6 +100,42 @@ fn policies() {
     };
     same_verdicts(&mut *policy("approve-valid"), &mut NativeApproval::<ApproveValid>::new());
     same_verdicts(&mut *policy("manual"), &mut NativeApproval::<Manual>::new());
+
+    let timelock = (policy("timelock"), NativeApproval::<Timelock>::new());
+    let allowlist = (policy("module-allowlist"), NativeApproval::<ModuleAllowlist>::new());
+    let bounds = (policy("committee-bounds"), NativeApproval::<CommitteeBounds>::new());
+    let list = format!("engine={}", Digest([7; 32]));
+    same_verdicts_on_cases(timelock, &["min_delay_ms=0", "min_delay_ms=1000", "min_delay_ms=1001", ""]);
+    same_verdicts_on_cases(allowlist, &["", &list]);
+    same_verdicts_on_cases(bounds, &["", "min_members=5", "max_join_percent=100\nmax_stake_percent=60"]);
+}
+
+/// Cases in which each field that a policy may look at differs.
+fn cases() -> Vec<Case> {
+    let mut cases = vec![Case::unchanged(); 6];
+    cases[1].proposal.not_before_ms = Some(5_001);
+    cases[2].context.index = cases[2].proposal.deadline;
+    cases[3].pin("engine", Digest([7; 32]));
+    cases[4].proposal.next.committee.push(Member::numbered(9, 300));
+    cases[5].proposal.proposed_ms = 1_000;
+    cases
+}
+
+fn same_verdicts_on_cases(
+    (mut wasm, mut native): (Box<dyn ApprovalInstance>, impl ApprovalInstance),
+    configs: &[&str],
+) {
+    assert_eq!(wasm.describe(), native.describe());
+    let mut seen = Vec::new();
+    for (case, config) in cases().iter().flat_map(|case| configs.iter().map(move |config| (case, config))) {
+        let verdict = wasm.evaluate(config.as_bytes(), &case.proposal, &case.context).expect("a verdict");
+        let same = native.evaluate(config.as_bytes(), &case.proposal, &case.context).expect("a verdict");
+        assert_eq!(verdict, same, "{config} {case:?}");
+        seen.push(verdict);
+    }
+    assert!(seen.iter().any(|verdict| *verdict != seen[0]), "the cases tell nothing apart");
+    let (proposal, context) = (Case::unchanged().proposal, Case::unchanged().context);
+    assert!(wasm.evaluate(b"nonsense", &proposal, &context).is_err(), "no vote, never an approval");
 }
 
 fn same_verdicts(wasm: &mut dyn ApprovalInstance, native: &mut dyn ApprovalInstance) {
@@ -142,6 +181,9 @@ fn proposal() -> Proposal {
         next: epoch(2),
         deadline: CommitIndex(100),
         not_before_ms: Some(12),
+        proposed_index: CommitIndex(3),
+        proposed_ms: 4,
+        readmit_failed: true,
     }
 }
 
