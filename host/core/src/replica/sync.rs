@@ -92,6 +92,7 @@ impl Replica {
     }
 
     pub(super) fn peer(&mut self, key: PublicKey, up: bool, rtt_us: u32) {
+        self.reads.forget_asker(&key);
         if up {
             self.sync.peers.entry(key).or_insert(None);
             self.sync.status_due = true;
