@@ -7,7 +7,8 @@ use anyhow::{Context as _, ensure};
 use clap::Args as ClapArgs;
 use moult_crypto::{KeyPair, Signer as _, possession};
 use moult_node::config::{ApiConfig, GrpcConfig, NodeConfig, P2pConfig};
-use moult_node::files::{new_token, write_key};
+use moult_node::files::new_token;
+use moult_node::key_use::write_new_key;
 use moult_types::{AuthorityId, Member};
 
 use crate::builtin::BUILTIN;
@@ -85,6 +86,7 @@ pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
     say!("  address    {}", identity.address);
     say!();
     say!("Secret, never copy or restore: {}/node.key and api.token", dir.display());
+    say!("Beside the key, node.key.chains says where it has signed: leave it out of backups of the key");
     say!("Public, for the genesis or a committee change: {}/identity.json", dir.display());
     say!("Next: `moult genesis build --identity .../identity.json ... --out genesis.json`,");
     say!("then copy genesis.json into each node's folder.");
@@ -99,7 +101,7 @@ pub(crate) fn create(dir: &Path, node: NewNode) -> anyhow::Result<Member> {
     std::fs::create_dir_all(&modules_dir)
         .with_context(|| format!("cannot make {}", modules_dir.display()))?;
     let keys = KeyPair::generate().map_err(|e| anyhow::anyhow!("the system has no randomness: {e}"))?;
-    write_key(&dir.join("node.key"), &keys)?;
+    write_new_key(&dir.join("node.key"), &keys)?;
     new_token(&dir.join("api.token"))?;
     let id = AuthorityId::of(&keys.public_key());
     let NewNode { p2p, api, grpc, address, stake, modules } = node;

@@ -2,7 +2,8 @@
 
 use moult_core::Recovery;
 use moult_core::governance::ProposalError;
-use moult_core::io::{Effect, Input, Persist, Step};
+use moult_core::io::{Effect, GuardUpdate, Input, Persist, Step};
+use moult_core::stop::StopCause;
 use moult_crypto::Signer;
 use moult_sdk::engine::{self, Action};
 use moult_types::message::Blocks;
@@ -186,7 +187,9 @@ fn a_certificate_against_an_executed_block_stops_the_node() {
     let step = node.hear(2, Message::Blocks(Box::new(Blocks { blocks: vec![other], batches, proof })));
     let halts = |effect: &Effect| matches!(effect, Effect::Halt(reason) if reason.contains("block 1 "));
     assert!(step.release.iter().any(halts), "{step:?}");
-    assert!(step.durable.is_empty(), "nothing of it is written");
+    let is_stop = |persist: &Persist| matches!(persist, Persist::Guard(GuardUpdate::Stopped(stop)) if stop.cause == StopCause::Chain);
+    assert!(step.durable.iter().all(is_stop), "nothing else of it is written");
+    assert!(node.replica.guard_state().stopped.is_some(), "and it outlives the next start");
 }
 
 #[test]

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use moult_crypto::{KeyPair, Signer, possession};
 use moult_module::CompileWorker;
 use moult_node::config::{ApiConfig, NodeConfig, NodeLimits, P2pConfig};
-use moult_node::files::{new_token, write_key};
+use moult_node::files::new_token;
 use moult_node::genesis::{GenesisFile, PinFile};
+use moult_node::key_use::write_new_key;
 use moult_types::{AuthorityId, EpochLimits, FaultModel, Member, ModuleHash, World};
 
 use crate::client::Client;
@@ -33,7 +34,7 @@ impl Setup {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().to_owned();
         let keys = KeyPair::from_seed(&[7; 32]);
-        write_key(&path.join("node.key"), &keys).expect("a key");
+        write_new_key(&path.join("node.key"), &keys).expect("a key");
         let token = new_token(&path.join("api.token")).expect("a token");
         let id = AuthorityId::of(&keys.public_key());
         let member = Member {
