@@ -40,12 +40,23 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Let a node sign again that stopped for good because its state or its blocks were wrong, once
+    /// that is repaired; the node is stopped. Says what it would lift, and lifts it with `--yes`.
+    Resume {
+        /// The node's configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Lift it.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
     match &args.command {
         Command::Export { config, out, again } => export(&NodeConfig::load(config)?, out, *again, json),
         Command::Import { file, config } => import(&NodeConfig::load(config)?, file, json),
+        Command::Resume { config, yes } => resume(&NodeConfig::load(config)?, *yes, json),
     }
 }
 
@@ -97,10 +108,28 @@ fn import(config: &NodeConfig, file: &PathBuf, json: bool) -> anyhow::Result<()>
     Ok(())
 }
 
+fn resume(config: &NodeConfig, really: bool, json: bool) -> anyhow::Result<()> {
+    let stop = guard_transfer::resume(config, really)?;
+    if json {
+        return output::json(&json!({ "reason": stop.reason, "lifted": really }));
+    }
+    say!("stopped: {}", stop.reason);
+    if really {
+        say!("Lifted: the node signs after its next start.");
+    } else {
+        say!("Nothing was changed. If its cause is found and the store was brought back from before it");
+        say!("(`moult restore`), run this again with --yes.");
+    }
+    Ok(())
+}
+
 fn describe(state: &GuardState) {
     say!("  chain      {}", state.chain);
     say!("  key        {}", state.key);
     say!("  epoch      {} phase {}, prepared to {}", state.epoch, state.phase, state.prepared.0.0);
     say!("  final      block {}", state.final_mark.0);
     say!("  started    {} times", state.start_count);
+    if let Some(stop) = &state.stopped {
+        say!("  STOPPED    {stop}");
+    }
 }

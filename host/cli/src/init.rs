@@ -8,6 +8,7 @@ use clap::Args as ClapArgs;
 use moult_crypto::{KeyPair, Signer as _};
 use moult_keys::{KeyFile, Unlock, new_token};
 use moult_node::config::{ApiConfig, GrpcConfig, NodeConfig, P2pConfig};
+use moult_node::key_use::write_new_key;
 use moult_types::{AuthorityId, Member};
 
 use crate::builtin::BUILTIN;
@@ -98,8 +99,12 @@ pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
     say!("  stake      {}", identity.stake);
     say!("  address    {}", identity.address);
     say!();
-    let key = if own_key { "node.key and " } else { "" };
-    say!("Secret, never copy or restore: {}/{key}api.token", dir.display());
+    if own_key {
+        say!("Secret, never copy or restore: {}/node.key and api.token", dir.display());
+        say!("Beside the key, node.key.chains says where it has signed: leave it out of backups of the key");
+    } else {
+        say!("Secret, never copy or restore: {}/api.token", dir.display());
+    }
     say!("Public, for the genesis or a committee change: {}/identity.json", dir.display());
     say!("Next: `moult genesis build --identity .../identity.json ... --out genesis.json`,");
     say!("then copy genesis.json into each node's folder.");
@@ -134,7 +139,7 @@ pub(crate) fn create(dir: &Path, node: NewNode) -> anyhow::Result<Member> {
 fn new_key(path: &Path) -> anyhow::Result<KeyFile> {
     let keys = KeyPair::generate().map_err(|e| anyhow::anyhow!("the system has no randomness: {e}"))?;
     let file = KeyFile::plain(path, &keys, AuthorityId::of(&keys.public_key()));
-    file.write()?;
+    write_new_key(&file)?;
     Ok(file)
 }
 

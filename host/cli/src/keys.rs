@@ -229,6 +229,7 @@ fn new(args: NewArgs, json: bool) -> anyhow::Result<()> {
     );
     let kind = if plain { Kind::Plain } else { Kind::Encrypted };
     let file = make(&out, kind, place, &unlock, None)?;
+    mark_new(&file)?;
     tell_file(&file, json)
 }
 

@@ -13,6 +13,7 @@ use moult_types::phase::{Claim, Phase};
 use moult_types::{Certificate, ChainId, EpochIdentity, GlobalIndex, PublicKey, Round, Scope, SlotKind};
 
 use crate::io::{GuardUpdate, PhaseProof};
+use crate::stop::Stop;
 
 /// Everything the guard remembers; the content of its file.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
@@ -43,6 +44,8 @@ pub struct GuardState {
     pub final_mark: (GlobalIndex, Digest),
     /// The last state root that was stated: (global index, root); 0 before the first.
     pub stated: (GlobalIndex, Digest),
+    /// Why nothing more is signed, over all starts.
+    pub stopped: Option<Stop>,
     /// By engine kind: slots at or below are closed.
     pub released: BTreeMap<u16, (u64, u64)>,
     /// Signed slots: scope, kind, a, b.
@@ -65,6 +68,7 @@ impl GuardState {
             aborted: None,
             final_mark: (GlobalIndex(0), Digest::ZERO),
             stated: (GlobalIndex(0), Digest::ZERO),
+            stopped: None,
             released: BTreeMap::new(),
             slots: BTreeMap::new(),
         }
@@ -114,6 +118,11 @@ impl GuardState {
             }
             GuardUpdate::FinalMark { .. } => {}
             &GuardUpdate::Stated { global, root } => self.stated = (global, root),
+            GuardUpdate::Stopped(stop) => self.stopped = Some(stop.clone()),
+            GuardUpdate::Resumed => {
+                self.stopped = None;
+                self.stated = (self.stated.0.next(), Digest::ZERO);
+            }
         }
     }
 }

@@ -72,6 +72,7 @@ impl GuardState {
         merged.start_count = self.start_count.max(other.start_count);
         merged.final_mark = higher(self.final_mark, other.final_mark).map_err(GuardConflict::Final)?;
         merged.stated = higher(self.stated, other.stated).map_err(GuardConflict::Stated)?;
+        merged.stopped = self.stopped.clone().or_else(|| other.stopped.clone());
         merged.slots.clear();
         let both = self.slots.iter().chain(&other.slots);
         for (&(scope, kind, a, b), digest) in both {

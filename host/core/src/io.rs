@@ -21,6 +21,7 @@ use moult_types::{
 
 use crate::governance::{Ledger, ProposalRecord};
 use crate::ports::{EngineInstance, Fault};
+use crate::stop::Stop;
 use crate::verify::{VerifiedMessage, VerifyContext};
 
 /// What the node's clocks show. The replica has none of its own.
@@ -283,6 +284,11 @@ pub enum GuardUpdate {
         /// The root after it.
         root: Digest,
     },
+    /// Nothing more is signed, whatever starts.
+    Stopped(Stop),
+    /// An operator lifts that. The block whose state root was stated last is closed: that root may
+    /// have been the wrong one.
+    Resumed,
 }
 
 impl GuardUpdate {
@@ -570,4 +576,7 @@ pub enum Event {
     },
     /// This node signs nothing: why.
     SigningStopped(String),
+    /// Something is signed with this node's key that its guard does not know: it signs nothing
+    /// more with it. What was met, for a person.
+    KeyElsewhere(String),
 }

@@ -12,6 +12,7 @@ pub mod io;
 pub mod kernel;
 pub mod ports;
 pub mod replica;
+pub mod stop;
 pub mod verify;
 
 pub use guard_merge::GuardConflict;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use moult_core::guard::GuardState;
 use moult_core::io::PhaseProof;
+use moult_core::stop::{Stop, StopCause};
 use moult_types::codec::hash_of;
 use moult_types::phase::Claim;
 use moult_types::{
@@ -65,6 +66,8 @@ struct File {
     start_count: u64,
     final_mark: Mark,
     stated: Mark,
+    #[serde(deserialize_with = "given")]
+    stopped: Option<Stopped>,
     epoch: Epoch,
     signed: Vec<SignedSlot>,
     checksum: String,
@@ -101,6 +104,21 @@ struct Epoch {
     #[serde(deserialize_with = "given")]
     aborted: Option<Mark>,
     released: Vec<SlotMark>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stopped {
+    cause: Cause,
+    reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Cause {
+    State,
+    Chain,
+    Key,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -157,6 +175,7 @@ impl GuardExport {
             start_count: state.start_count,
             final_mark: mark((state.final_mark.0.0, state.final_mark.1)),
             stated: mark((state.stated.0.0, state.stated.1)),
+            stopped: state.stopped.as_ref().map(Stopped::of),
             epoch: Epoch {
                 number: state.epoch,
                 phase: state.phase,
@@ -229,7 +248,7 @@ fn kind_of(text: &[u8]) -> Result<(String, u32), GuardJsonError> {
 
 impl File {
     fn into_export(self) -> Result<GuardExport, GuardJsonError> {
-        let Self { metadata, start_count, final_mark, stated, epoch, signed, checksum: _ } = self;
+        let Self { metadata, start_count, final_mark, stated, stopped, epoch, signed, checksum: _ } = self;
         let certified = epoch.committed.map(Committed::into_claim).transpose()?;
         if certified.as_ref().is_some_and(|claim| claim.certificate.identity != epoch.identity) {
             return Err(wrong("epoch.committed.proof", "is about another epoch or phase"));
@@ -269,6 +288,7 @@ impl File {
             aborted: aborted.map(|(index, hash)| (CommitIndex(index), hash)),
             final_mark: (GlobalIndex(final_mark.0), final_mark.1),
             stated: (GlobalIndex(stated.0), stated.1),
+            stopped: stopped.map(Stopped::into_stop),
             released,
             slots,
         };
@@ -279,6 +299,26 @@ impl File {
 impl Mark {
     fn read(&self, field: &str) -> Result<(u64, Digest), GuardJsonError> {
         Ok((self.index, digest(field, &self.hash)?))
+    }
+}
+
+impl Stopped {
+    fn of(stop: &Stop) -> Self {
+        let cause = match stop.cause {
+            StopCause::State => Cause::State,
+            StopCause::Chain => Cause::Chain,
+            StopCause::Key => Cause::Key,
+        };
+        Self { cause, reason: stop.reason.clone() }
+    }
+
+    fn into_stop(self) -> Stop {
+        let cause = match self.cause {
+            Cause::State => StopCause::State,
+            Cause::Chain => StopCause::Chain,
+            Cause::Key => StopCause::Key,
+        };
+        Stop { cause, reason: self.reason }
     }
 }
 

@@ -42,6 +42,10 @@ fn update() -> impl Strategy<Value = GuardUpdate> {
         1 => any::<u64>().prop_map(|count| GuardUpdate::Started { count }),
         1 => (any::<u64>(), digest_of())
             .prop_map(|(g, hash)| GuardUpdate::FinalMark { global: GlobalIndex(g), hash }),
+        1 => (0..3_usize, ".{0,9}").prop_map(|(n, reason)| GuardUpdate::Stopped(Stop {
+            cause: [StopCause::State, StopCause::Chain, StopCause::Key][n],
+            reason,
+        })),
     ]
 }
 

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use moult_core::GuardConflict;
 pub use moult_core::guard::GuardState;
+use moult_core::io::GuardUpdate;
+pub use moult_core::stop::Stop;
 use moult_keys::{KeyError, KeyFile};
 use moult_store::{
     DirLock, GuardCheck, GuardFile, GuardFileError, Store, StoreError, StoreOptions, refuse_half_restored,
@@ -81,6 +83,20 @@ impl TransferError {
     pub fn is_configuration(&self) -> bool {
         matches!(self, Self::File(_) | Self::Genesis(_))
     }
+}
+
+/// Why a stop is not lifted.
+#[derive(Debug, Error)]
+pub enum ResumeError {
+    /// The folder is not fit.
+    #[error(transparent)]
+    Place(#[from] TransferError),
+    /// Nothing is stopped.
+    #[error("this node's signer guard holds no stop: there is nothing to lift")]
+    NotStopped,
+    /// The key has signed what nobody here remembers.
+    #[error("this stop cannot be lifted: {0}")]
+    ForGood(Stop),
 }
 
 /// What an import did.
@@ -169,6 +185,31 @@ pub fn import(config: &NodeConfig, json: &[u8]) -> Result<Imported, TransferErro
     Ok(Imported { before, after })
 }
 
+/// Lifts the stop of a node that is not running, after its operator has put in order what was
+/// found. `really`: else it only says what it would lift.
+///
+/// # Errors
+/// A node runs here, there is no guard or no stop in it, or it is one for good.
+pub fn resume(config: &NodeConfig, really: bool) -> Result<Stop, ResumeError> {
+    let place = Place::open(config)?;
+    let path = guard_path(&config.data_dir);
+    if !exists(&path)? {
+        return Err(TransferError::Nothing(path).into());
+    }
+    let (guard, _) = GuardFile::open(&path, place.chain, place.key).map_err(TransferError::from)?;
+    let stop = guard.state().stopped.clone().ok_or(ResumeError::NotStopped)?;
+    if !stop.may_be_lifted() {
+        return Err(ResumeError::ForGood(stop));
+    }
+    if really {
+        // A store that was brought back, or replaced, is no reason to forget the stop's end.
+        let mut guard = guard;
+        guard.append(&[GuardUpdate::Resumed]).map_err(TransferError::from)?;
+        guard.commit(Vec::new()).map_err(TransferError::from)?;
+    }
+    Ok(stop)
+}
+
 /// A node's directory, locked, and whose it is.
 struct Place {
     chain: ChainId,
@@ -225,4 +266,4 @@ fn sync_parent(path: &Path) -> Result<(), TransferError> {
 
 #[cfg(test)]
 #[path = "guard_transfer_test.rs"]
-mod tests;
+pub(crate) mod tests;

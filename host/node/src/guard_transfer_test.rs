@@ -1,4 +1,5 @@
 use moult_core::io::GuardUpdate;
+use moult_core::stop::StopCause;
 use moult_crypto::{KeyPair, Signer as _, possession};
 use moult_keys::write_key;
 use moult_types::{
@@ -9,12 +10,12 @@ use moult_types::{
 use super::*;
 use crate::genesis::PinFile;
 
-fn keys() -> KeyPair {
+pub(crate) fn keys() -> KeyPair {
     KeyPair::from_seed(&[9; 32])
 }
 
 /// A node's files: key, genesis of a chain of one, configuration.
-fn node(dir: &Path, seed: u8, name: &str) -> NodeConfig {
+pub(crate) fn node(dir: &Path, seed: u8, name: &str) -> NodeConfig {
     let (authority, own) = (KeyPair::from_seed(&[1; 32]), KeyPair::from_seed(&[seed; 32]));
     std::fs::create_dir_all(dir).expect("made");
     write_key(&dir.join("node.key"), &own).expect("written");
@@ -48,7 +49,7 @@ fn signed(a: u64, digest: u8) -> GuardUpdate {
 }
 
 /// Makes a guard that has signed, as a node would have left it.
-fn lived(config: &NodeConfig, updates: &[GuardUpdate]) -> GuardState {
+pub(crate) fn lived(config: &NodeConfig, updates: &[GuardUpdate]) -> GuardState {
     let genesis = genesis(config);
     let state = GuardState::new(genesis.chain(), keys().public_key(), genesis.manifest.identity());
     std::fs::create_dir_all(config.data_dir.join("guard")).expect("made");
@@ -138,4 +139,35 @@ fn another_key_another_chain_and_a_running_node_are_refused_by_name() {
     drop(lock);
     let damaged = json.replacen("\"start_count\": 3", "\"start_count\": 2", 1);
     assert!(matches!(import(&here, damaged.as_bytes()), Err(TransferError::Json(GuardJsonError::Checksum))));
+}
+
+#[test]
+fn a_stop_is_lifted_when_an_operator_says_so_and_one_for_good_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| node(&folder.path().join(name), 9, "c");
+    let stop = |cause| Stop { cause, reason: "another root".into() };
+    let (config, stated) = (path("a"), (GlobalIndex(100), Digest([1; 32])));
+    assert!(matches!(resume(&config, true), Err(ResumeError::Place(TransferError::Nothing(_)))));
+    let mut updates = usual();
+    updates.push(GuardUpdate::Stated { global: stated.0, root: stated.1 });
+    updates.push(GuardUpdate::Stopped(stop(StopCause::State)));
+    let before = lived(&config, &updates);
+    let read = || GuardFile::open(&guard_path(&config.data_dir), before.chain, before.key).expect("there").1;
+    assert_eq!(resume(&config, false).expect("it says what it would do"), stop(StopCause::State));
+    assert_eq!(read(), before, "and does nothing");
+    assert_eq!(resume(&config, true).expect("lifted"), stop(StopCause::State));
+    // All that it has signed is still known, and it states nothing else for that block.
+    let after = GuardState { stopped: None, stated: (GlobalIndex(101), Digest::ZERO), ..before.clone() };
+    assert_eq!(read(), after);
+    assert!(matches!(resume(&config, true), Err(ResumeError::NotStopped)));
+
+    let config = path("b");
+    lived(&config, &[GuardUpdate::Stopped(stop(StopCause::Key))]);
+    assert!(matches!(resume(&config, true), Err(ResumeError::ForGood(_))));
+    // It goes with the guard: moving the node does not lift it.
+    let sent = export(&config, false).expect("exported");
+    let third = path("c");
+    lived(&third, &usual());
+    let imported = import(&third, sent.to_json().as_bytes()).expect("imported");
+    assert_eq!(imported.after.stopped, Some(stop(StopCause::Key)));
 }

@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use moult_core::guard::GuardState;
+use moult_core::stop::StopCause;
 use moult_keys::KeyFile;
 use moult_store::{GuardFile, GuardFileError, Store, StoreError, StoreOptions};
 use moult_types::{AuthorityId, ChainId, Genesis, Manifest, PublicKey};
@@ -75,6 +76,9 @@ pub(crate) fn take_up(config: &NodeConfig, genesis: &Genesis) -> Result<(), Node
         None => open_former(&retired(&path, old), chain, old).map_err(failed)?,
     };
     let start_count = former.as_ref().map_or(0, |guard| guard.state().start_count);
+    // A stop for what the key signed ends with it; one for what the store holds does not.
+    let stopped = former.as_ref().and_then(|guard| guard.state().stopped.clone());
+    let stopped = stopped.filter(|stop| stop.cause != StopCause::Key);
     if store.node().map_err(failed)? == old {
         if let Some(guard) = former.filter(|_| in_place) {
             store.settle_guard(guard).map_err(failed)?;
@@ -84,7 +88,8 @@ pub(crate) fn take_up(config: &NodeConfig, genesis: &Genesis) -> Result<(), Node
     drop(store);
     put_aside(&path, &retired(&path, old), chain, next).map_err(failed)?;
     if !path.exists() {
-        let state = GuardState { start_count, ..GuardState::new(chain, next, genesis.manifest.identity()) };
+        let fresh = GuardState::new(chain, next, genesis.manifest.identity());
+        let state = GuardState { start_count, stopped, ..fresh };
         let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
         made.map_err(|e| failed(io(&path, "make the folder of", e)))?;
         GuardFile::create(&path, state).map_err(|e| failed(e.into()))?;

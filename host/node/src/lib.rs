@@ -24,6 +24,7 @@ pub mod guard_transfer;
 mod handle;
 mod intake;
 mod key_switch;
+pub mod key_use;
 mod metrics;
 mod modules;
 mod node;

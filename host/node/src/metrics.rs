@@ -163,7 +163,10 @@ impl Metrics {
                 self.consensus.aborts.inc();
                 self.state().view = None;
             }
-            Event::SigningStopped(_) | Event::Suspects { .. } | Event::PhaseResumed { .. } => {}
+            Event::SigningStopped(_)
+            | Event::KeyElsewhere(_)
+            | Event::Suspects { .. }
+            | Event::PhaseResumed { .. } => {}
         }
     }
 

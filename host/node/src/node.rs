@@ -9,6 +9,7 @@ use std::time::Duration;
 use moult_core::governance::Ledger;
 use moult_core::guard::GuardState;
 use moult_core::replica::Settings;
+use moult_core::stop::{Stop, StopCause};
 use moult_core::{Effect, Input, Persist, Replica};
 use moult_crypto::{NodeKey, Signer};
 use moult_keys::{KeyError, KeyFile, read_token};
@@ -29,6 +30,7 @@ use crate::executor::{Executor, STATE_MEMORY_BYTES, Work};
 use crate::genesis::{GenesisError, GenesisFile};
 use crate::guard_transfer::{exported_path, guard_path};
 use crate::key_switch;
+use crate::key_use;
 use crate::metrics::Metrics;
 use crate::modules::Modules;
 use crate::peers::Peers;
@@ -64,6 +66,9 @@ pub enum NodeError {
         /// Why not.
         problem: String,
     },
+    /// It stopped in an earlier life, and nothing has changed since.
+    #[error("this node does not start: {0}")]
+    Stopped(Stop),
     /// The node found that going on could break a promise, and stopped.
     #[error("the node stopped: {0}")]
     Fatal(String),
@@ -270,8 +275,11 @@ impl Opened {
         };
         let fresh_guard = GuardState::new(chain, key, genesis.manifest.identity());
         let must_exist = store.knows_guard().map_err(store_error)?;
-        let (guard, stopped) = match open_guard(&config.data_dir, fresh_guard.clone(), must_exist)? {
+        let may_be_made = !must_exist && key_use::is_unused(&config.key_file, key, chain)?;
+        let (guard, stopped) = match open_guard(&config.data_dir, fresh_guard.clone(), may_be_made)? {
             (Some(guard), _) => {
+                // Before anything is signed.
+                key_use::note(&config.key_file, key, chain)?;
                 if !must_exist && guard.is_new() {
                     store.note_new_guard(&guard).map_err(store_error)?;
                 }
@@ -280,6 +288,11 @@ impl Opened {
             }
             (None, reason) => (None, reason),
         };
+        if let Some(stop) = guard.as_ref().and_then(|guard| guard.state().stopped.as_ref())
+            && stop.cause == StopCause::Chain
+        {
+            return Err(NodeError::Stopped(stop.clone()));
+        }
         let loaded = store.load().map_err(store_error)?;
         let state = guard.as_ref().map_or(fresh_guard, |guard| guard.state().clone());
         let recovery = store.recovery(&loaded, state, stopped).map_err(store_error)?;
@@ -310,11 +323,11 @@ fn mismatch(found: GuardCheck) -> Option<String> {
 }
 
 /// The guard's file; none, with the reason, where the node must not sign: nobody can say
-/// what it signed before.
+/// what it signed before. Only for a key that has signed nothing on the chain one `may_be_made`.
 fn open_guard(
     data_dir: &Path,
     fresh: GuardState,
-    must_exist: bool,
+    may_be_made: bool,
 ) -> Result<(Option<GuardFile>, Option<String>), NodeError> {
     let path = guard_path(data_dir);
     std::fs::create_dir_all(data_dir.join("guard")).map_err(store_error)?;
@@ -331,11 +344,12 @@ fn open_guard(
     }
     match GuardFile::open(&path, fresh.chain, fresh.key) {
         Ok((guard, _)) => Ok((Some(guard), None)),
-        Err(GuardFileError::Missing { .. }) if !must_exist => {
+        Err(GuardFileError::Missing { .. }) if may_be_made => {
             Ok((Some(GuardFile::create(&path, fresh).map_err(store_error)?), None))
         }
         Err(e @ (GuardFileError::Missing { .. } | GuardFileError::Corrupt { .. })) => {
-            Ok((None, Some(format!("{e}. Give this authority a new key by an epoch change"))))
+            let next = "Give this authority a new key by an epoch change (`moult keys rotate`)";
+            Ok((None, Some(format!("{e}. {next}"))))
         }
         Err(e) => Err(store_error(e)),
     }
@@ -537,3 +551,7 @@ fn publish(shared: &Shared, replica: &Replica, step: &moult_core::Step) {
         shared.backups.before_transition(shared.now().wall_ms);
     }
 }
+
+#[cfg(test)]
+#[path = "node_test.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 use moult_core::Event;
 use moult_core::governance::ProposalState;
 use moult_core::io::EpochStart;
+use moult_core::stop::{Stop, StopCause};
 use moult_types::governance::Decision;
 
 use crate::key_switch;
@@ -72,8 +73,9 @@ pub(crate) fn event(shared: &Shared, event: Event) {
             tracing::error!(target: "consensus", %peer, global = global.0, "FORK: a peer holds another final block or state here; compare /v1/blocks of both nodes");
         }
         Event::StateForked { global, reason } => {
-            tracing::error!(target: "consensus", global = global.0, reason, "FORK: the state of this node is not that of a quorum: it signs nothing more and serves reads of what it has; keep its data folder and set it up anew");
-            shared.view_mut(|view| view.signing_stopped = Some(reason));
+            let text = Stop { cause: StopCause::State, reason: reason.clone() }.to_string();
+            tracing::error!(target: "consensus", global = global.0, reason, "FORK: the state of this node is not that of a quorum: it signs nothing more, over all starts, and serves reads of what it has; keep its data folder, find the cause, then bring it back (`moult restore`, `moult guard resume`) or set it up anew");
+            shared.view_mut(|view| view.signing_stopped = Some(text));
         }
         Event::Sync { highest, .. } => shared.view_mut(|view| view.highest_seen = highest),
         Event::Diverged { index } => {
@@ -95,6 +97,11 @@ pub(crate) fn event(shared: &Shared, event: Event) {
         }
         Event::PhaseResumed { phase, global } => {
             tracing::warn!(target: "epoch-transition", phase, global = global.0, "the fallback engine goes on from this block; nothing final was lost");
+        }
+        Event::KeyElsewhere(reason) => {
+            tracing::error!(target: "consensus", reason, "THIS NODE'S KEY IS USED ELSEWHERE, or its folder is an old copy: it signs nothing more with it, over all starts; give the authority a new key (`moult keys rotate`)");
+            let text = Stop { cause: StopCause::Key, reason }.to_string();
+            shared.view_mut(|view| view.signing_stopped = Some(text));
         }
         Event::SigningStopped(reason) => {
             tracing::error!(target: "consensus", reason, "this node signs nothing; it follows as an observer");

@@ -115,6 +115,7 @@ impl World {
                 || node.is_spoilt
                 || hostile == Some(*place)
                 || node.disk.is_replaced()
+                || node.disk.is_lost()
                 || node.disk.is_damaged()
         };
         self.nodes.iter().enumerate().filter(is_faulty).map(|(_, node)| node.public).collect()

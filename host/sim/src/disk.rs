@@ -112,6 +112,8 @@ pub(crate) struct Disk {
     rotten: BTreeSet<Record>,
     /// The store is a new one, and may hold less than the guard saw.
     is_replaced: bool,
+    /// All of it is new: nobody knows what was signed.
+    is_lost: bool,
 }
 
 impl Disk {
@@ -125,6 +127,7 @@ impl Disk {
             guard_waiting: Vec::new(),
             rotten: BTreeSet::new(),
             is_replaced: false,
+            is_lost: false,
         }
     }
 
@@ -148,6 +151,15 @@ impl Disk {
         self.guard_waiting.clear();
         self.rotten.clear();
         self.is_replaced = true;
+    }
+
+    /// The operator puts a new disk in the place of this one: guard and store are gone.
+    pub(crate) fn replace(&mut self, guard: GuardState) {
+        *self = Self { is_lost: true, ..Self::new(guard) };
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost
     }
 
     /// Whether a start would find a damaged record.
@@ -328,7 +340,10 @@ impl Disk {
             phases,
             prepared_on_chain: prepared_on_chain.filter(|_| guard.identity == identity),
             guard,
-            signing_stopped: (mark > have).then_some(shorter),
+            signing_stopped: match self.is_lost {
+                true => Some("the signer guard is missing".into()),
+                false => (mark > have).then_some(shorter),
+            },
             epoch,
         })
     }

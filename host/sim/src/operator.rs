@@ -239,10 +239,12 @@ impl World {
         }
     }
 
-    /// Whether a committee has a quorum without the liars among its members.
+    /// Whether a committee has a quorum without the liars among its members, and without those who
+    /// have lost what they signed.
     fn bears_its_liars(&self, members: &[Member], fault_model: FaultModel) -> bool {
         let Ok(committee) = Committee::new(members.to_vec(), fault_model) else { return false };
-        let is_liar = |key| self.nodes.iter().any(|node| node.public == key && node.byzantine);
+        let is_liar =
+            |key| self.nodes.iter().any(|node| node.public == key && (node.byzantine || node.disk.is_lost()));
         let honest = committee.indices().filter(|i| committee.member(*i).is_some_and(|m| !is_liar(m.key)));
         committee.is_quorum(&honest.collect())
     }

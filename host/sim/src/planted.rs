@@ -43,6 +43,8 @@ pub enum Bug {
     ToldBeforeExecuted,
     /// A node whose store was replaced signs as ever.
     ReplacedStoreSigns,
+    /// A node whose folder was lost, the guard with it, signs with an empty one.
+    LostFolderSigns,
 }
 
 /// One planted bug, wherever it is.

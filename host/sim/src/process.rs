@@ -2,6 +2,7 @@
 //! durable is synced before anything of it is released, and steps are released in order.
 
 use moult_core::Replica;
+use moult_core::guard::GuardState;
 use moult_core::io::{Effect, GuardUpdate, Input, Persist, Step};
 use moult_core::replica::Settings;
 use moult_types::{GlobalIndex, SlotKind};
@@ -46,10 +47,13 @@ impl World {
                 return Err(Violation::new("recovery", format!("node {node}: {what}")));
             }
         };
-        if self.plan.has_bug(Bug::ReplacedStoreSigns) {
+        if self.plan.has_bug(Bug::ReplacedStoreSigns)
+            || self.plan.has_bug(Bug::LostFolderSigns) && it.disk.is_lost()
+        {
             recovery.signing_stopped = None;
         }
         it.life += 1;
+        let has_forked = recovery.guard.stopped.is_some();
         let replay_to = recovery.ledger.as_ref().map_or(GlobalIndex(0), |ledger| ledger.global);
         self.checks.started(node, it, &recovery)?;
         let is_repairing = it.disk.is_replaced();
@@ -68,7 +72,7 @@ impl World {
             idle_wakes: 0,
             writer: Writer::default(),
             verify: None,
-            has_forked: false,
+            has_forked,
             announced: Default::default(),
             linked: Default::default(),
             executor: Executor { replay_to, ..Executor::default() },
@@ -98,6 +102,12 @@ impl World {
     pub(crate) fn repair(&mut self, node: usize) {
         let it = &mut self.nodes[node];
         if it.process.is_none() && it.disk.is_damaged() {
+            let is_on = !self.plan.without.contains("folder-lost");
+            if is_on && self.nemesis.chance(500) {
+                self.lose_folder(node);
+                return;
+            }
+            let it = &mut self.nodes[node];
             it.disk.replace_store();
             self.report.fault("store-replaced");
             self.log(node, || "its store is replaced by an empty one".into());
@@ -112,10 +122,22 @@ impl World {
         }
     }
 
+    /// The disk with everything on it is replaced: guard, store, and whatever else could say what
+    /// the node's key has signed. It follows from now on.
+    fn lose_folder(&mut self, node: usize) {
+        let (chain, identity) = (self.chain, self.genesis.manifest.identity());
+        let it = &mut self.nodes[node];
+        it.disk.replace(GuardState::new(chain, it.public, identity));
+        self.report.fault("folder-lost");
+        self.log(node, || "its folder is lost, guard and store".into());
+    }
+
     fn settings_of(&self, node: usize) -> Settings {
         let it = &self.nodes[node];
         let mut settings = Settings::new(it.authority);
         settings.observers = self.nodes.iter().map(|peer| (peer.public, None)).collect();
+        // A key in two places is what some of them are there for.
+        settings.minds_traces = !it.byzantine;
         settings.batch_delay_ms = self.tuning.batch_delay_ms;
         settings.batches_in_flight_max = self.tuning.batches_in_flight_max;
         #[cfg(feature = "planted")]

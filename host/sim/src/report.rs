@@ -10,7 +10,7 @@ use crate::plan::Plan;
 
 /// Every kind of fault that can be injected; a run of many seeds must have used each. The first
 /// of them are drawn one by one over the run, see `nemesis`.
-pub const FAULT_KINDS: [&str; 49] = [
+pub const FAULT_KINDS: [&str; 50] = [
     "crash",
     "crash-all",
     "crash-in-sync",
@@ -46,6 +46,7 @@ pub const FAULT_KINDS: [&str; 49] = [
     "restart",
     "refused-to-start",
     "store-replaced",
+    "folder-lost",
     "twin",
     "forged-message",
     "equivocation",
@@ -94,7 +95,8 @@ pub const CHANGE_KINDS: [&str; 15] = [
 ];
 
 /// Every promise that is checked, by the name that a [`Violation`] has.
-pub const INVARIANTS: [&str; 36] = [
+pub const INVARIANTS: [&str; 38] = [
+    "a lost folder signs nothing",
     "a replaced store signs nothing",
     "agreement",
     "application",
@@ -120,6 +122,7 @@ pub const INVARIANTS: [&str; 36] = [
     "no panic",
     "one digest a slot",
     "one outcome a phase",
+    "one place a key",
     "one receipt",
     "one run a seed",
     "one successor",

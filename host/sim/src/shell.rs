@@ -355,6 +355,9 @@ impl World {
                 self.log(node, || format!("diverged at {index:?}"));
                 self.report.note("diverged");
             }
+            CoreEvent::KeyElsewhere(reason) => {
+                return Err(Violation::new("one place a key", format!("node {node}: {reason}")));
+            }
             CoreEvent::SigningStopped(reason) => {
                 self.log(node, || format!("signs nothing: {reason}"));
                 self.report.note("signing stopped");

@@ -111,7 +111,7 @@ fn bugs_of_the_replica() {
         (ClockInBlocks, &["liveness", "honest messages verify"]),
         (PendingDropped, &["liveness"]),
         (ReadsUnasked, &["linearizable reads", "linearizable"]),
-        (StartCountKept, &["one digest a slot"]),
+        (StartCountKept, &["one digest a slot", "one place a key"]),
         (CommitWithoutCertificate, &["durable certificate"]),
         (AbortBelowCommit, &["no hidden commit"]),
         (CommitAfterAbort, &["no hidden commit"]),
@@ -140,8 +140,8 @@ fn bugs_of_the_shell() {
         (Bug::ReplayFromApplied, &["store", "exactly once"]),
         (Bug::PositionFallsToZero, &["state root", "store", "exactly once"]),
         (Bug::PositionOfEpoch, &["state root", "store", "exactly once"]),
-        (Bug::GuardRestored, &["one digest a slot"]),
-        (Bug::GuardForgotten, &["one digest a slot"]),
+        (Bug::GuardRestored, &["one digest a slot", "one place a key"]),
+        (Bug::GuardForgotten, &["one digest a slot", "one place a key"]),
         (Bug::ReadsServedEarly, &["linearizable"]),
         (Bug::SignaturesUnchecked, &["certificates", "agreement", "integrity"]),
         (Bug::BlockSkipped, &["store"]),
@@ -149,6 +149,7 @@ fn bugs_of_the_shell() {
         (Bug::EpochInTwoRecords, &["one successor", "recovery", "barrier"]),
         (Bug::ToldBeforeExecuted, &["one receipt", "durability"]),
         (Bug::ReplacedStoreSigns, &["a replaced store signs nothing"]),
+        (Bug::LostFolderSigns, &["a lost folder signs nothing"]),
     ]
     .map(|(bug, checks)| (Planted::Shell(bug), checks))
     .into();

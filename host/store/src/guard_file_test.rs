@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use moult_core::io::PhaseProof;
+use moult_core::stop::{Stop, StopCause};
 use moult_types::phase::{Bundle, Claim};
 use moult_types::{
     Certificate, CommitIndex, Digest, EpochIdentity, EpochNumber, GlobalIndex, Round, Scope, Slot,
@@ -48,6 +49,11 @@ fn update() -> impl Strategy<Value = GuardUpdate> {
         1 => (0..4_u64, identity()).prop_map(|(number, identity)| GuardUpdate::Epoch { number, identity }),
         1 => (0..9_u64).prop_map(|count| GuardUpdate::Started { count }),
         1 => (0..9_u64, digest()).prop_map(|(g, root)| GuardUpdate::Stated { global: GlobalIndex(g), root }),
+        1 => any::<u8>().prop_map(|n| GuardUpdate::Stopped(Stop {
+            cause: StopCause::State,
+            reason: n.to_string(),
+        })),
+        1 => Just(GuardUpdate::Resumed),
         1 => (0..9_u64, digest()).prop_map(|(g, hash)| GuardUpdate::FinalMark { global: GlobalIndex(g), hash }),
     ]
 }

@@ -37,7 +37,7 @@ use moult_core::io::GuardUpdate;
 use moult_types::{ChainId, CommitIndex, Digest, GlobalIndex, PublicKey};
 
 /// The format that this program reads and writes.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 /// Slots have a page each, so that the write of one cannot tear the other.
 pub(crate) const SLOT_BYTES: usize = 4096;
 /// Where the log begins within a half.
@@ -126,6 +126,8 @@ pub(crate) fn is_logged(update: &GuardUpdate) -> bool {
         | GuardUpdate::Phase { .. }
         | GuardUpdate::Released(_)
         | GuardUpdate::Stated { .. }
+        | GuardUpdate::Stopped(_)
+        | GuardUpdate::Resumed
         | GuardUpdate::Epoch { .. } => true,
         GuardUpdate::Prepared { .. } | GuardUpdate::Started { .. } | GuardUpdate::FinalMark { .. } => false,
     }

@@ -368,7 +368,8 @@ impl Node {
         let message = match input.byte() % 2 {
             0 => Message::ReadQuery { nonce: input.number() },
             _ => Message::ReadReply {
-                nonce: input.byte().into(),
+                // A round of the first start.
+                nonce: (1 << 32) + u64::from(input.byte()),
                 epoch: EpochNumber(u64::from(input.byte() % 2)),
                 phase: (input.byte() % 2).into(),
                 index: CommitIndex(input.number()),

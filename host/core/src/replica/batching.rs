@@ -33,7 +33,7 @@ pub(super) struct Batching {
     queue: VecDeque<(Transaction, usize)>,
     queue_bytes: usize,
     oldest_ms: Option<u64>,
-    next_seq: u64,
+    pub(super) next_seq: u64,
     last_closed_ms: u64,
     /// Own batches that are not final.
     pub(super) in_flight: BTreeMap<Digest, InFlight>,
@@ -255,6 +255,7 @@ impl Replica {
 
     /// A batch of a peer (or asked for).
     pub(super) fn receive_batch(&mut self, batch: Arc<HeldBatch>) {
+        self.mind_batch(batch.batch());
         // It was verified before the switch, or comes from this node's own store.
         if self.is_expired(&batch) {
             return;

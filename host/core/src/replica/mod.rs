@@ -18,6 +18,7 @@ mod roots;
 mod settings;
 mod signatures;
 mod stall;
+mod stop;
 mod sync;
 mod votes;
 
@@ -36,6 +37,7 @@ use crate::governance::Ledger;
 use crate::guard::{Guard, GuardRefusal, GuardState};
 use crate::io::{Effect, EpochStart, Event, GuardUpdate, Input, Now, Persist, Step, Target};
 use crate::kernel::Finality;
+use crate::stop::StopCause;
 use crate::verify::VerifyContext;
 
 pub use batching::Wanted;
@@ -126,6 +128,8 @@ impl Replica {
         });
         let fallback = Fallback::recovered(recovery.phases, recovery.guard.identity);
         let finality = Epoch::main_chain(&epoch, &fallback, &ledger);
+        let stop = recovery.guard.stopped.clone();
+        let stopped = recovery.signing_stopped.or_else(|| stop.as_ref().map(ToString::to_string));
         let mut replica = Self {
             chain: recovery.chain,
             now,
@@ -135,7 +139,7 @@ impl Replica {
             voting: Voting::recovered(recovery.prepared_on_chain),
             fallback,
             stall: Stall::default(),
-            guard: Guard::new(recovery.guard, recovery.signing_stopped.is_none()),
+            guard: Guard::new(recovery.guard, stopped.is_none()),
             pending: BTreeMap::new(),
             pending_bytes: BTreeMap::new(),
             done: BTreeSet::new(),
@@ -158,7 +162,8 @@ impl Replica {
         replica.take_up_phase()?;
         #[cfg(feature = "planted")]
         replica.plant();
-        if let Some(reason) = recovery.signing_stopped {
+        replica.roots.is_forked = stop.is_some_and(|stop| stop.cause == StopCause::State);
+        if let Some(reason) = stopped {
             replica.event(Event::SigningStopped(reason));
         }
         if recovery.fresh {

@@ -206,6 +206,7 @@ impl Replica {
             return;
         }
         for signed in &statements {
+            self.mind_statement(identity, &signed.statement);
             self.ordering.signatures.remember(*signed);
         }
         let statements = statements.into_iter().map(|signed| signed.statement);

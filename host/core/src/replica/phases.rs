@@ -359,7 +359,7 @@ impl Replica {
         }
         let Some(resumed) = resumption.block.block.resumed else { return };
         if resumed.point.global < self.ledger.global {
-            return self.halt(format!(
+            return self.halt_forked(format!(
                 "the fallback of phase {phase} resumed from block {}, and block {} was final here before \
                  (K18): {resumption:?}",
                 resumed.point.global, self.ledger.global

@@ -22,8 +22,9 @@ use moult_types::{EpochNumber, Message, PublicKey};
 use super::Replica;
 use crate::io::{Effect, Target};
 
-/// A round that was not answered by a quorum is asked again after this time.
-const ROUND_TIMEOUT_MS: u64 = 500;
+/// Who did not answer a round's question is asked again after this time. It is the same question,
+/// so that an answer counts however long it takes: in a graduated epoch it waits for two markers.
+const ASK_AGAIN_MS: u64 = 500;
 /// An index that was named and did not become final within this time is not believed.
 const BELIEF_MS: u64 = 2000;
 
@@ -36,7 +37,8 @@ pub(super) struct Reads {
     /// Peers that asked in a graduated epoch, each with its last question.
     asking: BTreeMap<PublicKey, u64>,
     marker: Option<Marker>,
-    next_nonce: u64,
+    /// How many were begun since the start.
+    rounds: u64,
     /// Rounds whose index is not final here yet.
     resolved: Vec<Resolved>,
     distrusted: BTreeSet<AuthorityIndex>,
@@ -67,6 +69,14 @@ impl Reads {
     /// The marker that is on its way.
     pub(super) fn marked(&self) -> Option<Digest> {
         self.marker.as_ref().map(|marker| marker.digest)
+    }
+
+    /// A peer's connection begins or ends: what it asked on another one is void.
+    pub(super) fn forget_asker(&mut self, peer: &PublicKey) {
+        self.asking.remove(peer);
+        if let Some(marker) = &mut self.marker {
+            marker.peers.remove(peer);
+        }
     }
 }
 
@@ -114,8 +124,9 @@ impl Replica {
             self.out.release.push(Effect::ReadAt { ids, global: self.ledger.global });
             return;
         }
-        let nonce = self.reads.next_nonce;
-        self.reads.next_nonce += 1;
+        // What answers a question of an earlier start answers none of this one.
+        let nonce = (self.guard.state().start_count << 32) + self.reads.rounds;
+        self.reads.rounds += 1;
         let ids = std::mem::take(&mut self.reads.waiting);
         let mut answers = BTreeMap::new();
         if let Some(me) = self.epoch.me.filter(|_| self.guard.is_enabled()) {
@@ -211,10 +222,14 @@ impl Replica {
 
     pub(super) fn housekeep_reads(&mut self) {
         let now_ms = self.now.mono_ms;
-        if self.reads.round.as_ref().is_some_and(|round| round.asked_ms + ROUND_TIMEOUT_MS <= now_ms)
-            && let Some(round) = self.reads.round.take()
+        if let Some(round) = self.reads.round.as_mut().filter(|round| round.asked_ms + ASK_AGAIN_MS <= now_ms)
         {
-            self.reads.waiting.extend(round.ids);
+            round.asked_ms = now_ms;
+            let nonce = round.nonce;
+            let members = self.epoch.committee.indices();
+            let silent: Vec<_> = members.filter(|member| !round.answers.contains_key(member)).collect();
+            let to = Target::Keys(self.keys_of(silent.into_iter()));
+            self.send(to, Message::ReadQuery { nonce });
         }
         for resolved in std::mem::take(&mut self.reads.resolved) {
             if resolved.since_ms + BELIEF_MS <= now_ms {

@@ -14,6 +14,7 @@ use moult_types::{GlobalIndex, Message, PublicKey, Signature};
 use super::Replica;
 use crate::guard::GuardRefusal;
 use crate::io::{Event, Persist, Target};
+use crate::stop::StopCause;
 
 /// So many statements of each authority are kept, those of the highest blocks; and as many own
 /// roots. Who is further behind than that compares at the next place.
@@ -178,8 +179,8 @@ impl Replica {
     /// Signs nothing more. Reads and blocks are served as ever.
     fn stop_forked(&mut self, global: GlobalIndex, own: Digest, other: String) {
         self.roots.is_forked = true;
-        self.guard.disable();
         let reason = format!("its state root after block {global} is {own}, and {other}");
+        self.stop_signing(StopCause::State, &reason);
         self.event(Event::StateForked { global, reason });
     }
 }

@@ -26,6 +26,9 @@ pub struct Settings {
     pub queue_bytes_max: usize,
     /// Most bytes of batches held of one author that are not final yet.
     pub pending_bytes_per_author_max: usize,
+    /// Whether the node stops where it meets something signed with its key that its guard does
+    /// not know. Always, but for who plays a liar with two places.
+    pub minds_traces: bool,
     /// A bug planted for the simulator.
     #[cfg(feature = "planted")]
     pub planted: Option<Planted>,
@@ -88,6 +91,7 @@ impl Settings {
             batches_in_flight_max: 32,
             queue_bytes_max: 16 << 20,
             pending_bytes_per_author_max: 64 << 20,
+            minds_traces: true,
             #[cfg(feature = "planted")]
             planted: None,
         }

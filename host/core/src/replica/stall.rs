@@ -228,6 +228,7 @@ impl Replica {
 
     /// A verified abort.
     pub(super) fn on_abort(&mut self, identity: EpochIdentity, abort: Abort, claim: Option<Claim>) {
+        self.mind_abort(identity, &abort);
         if identity == self.epoch.identity && self.may_abort() {
             self.stall.aborts.entry(abort.author).or_insert((abort, claim));
         }

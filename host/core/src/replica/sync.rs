@@ -92,6 +92,7 @@ impl Replica {
     }
 
     pub(super) fn peer(&mut self, key: PublicKey, up: bool, rtt_us: u32) {
+        self.reads.forget_asker(&key);
         if up {
             self.sync.peers.entry(key).or_insert(None);
             self.sync.status_due = true;
@@ -247,6 +248,7 @@ impl Replica {
 
     /// What a proof makes of the blocks that came with it and are held now.
     fn take_proof(&mut self, last: Option<CommitIndex>, proof: FinalityProof) {
+        self.mind_certificate(proof.certificate());
         match proof {
             FinalityProof::Resumed { bodies, resumption } if bodies.is_empty() => {
                 self.on_resumption(*resumption);
@@ -370,6 +372,7 @@ impl Replica {
                 continue;
             }
             for batch in &held.batches {
+                self.mind_batch(batch.batch());
                 if !self.pending.contains_key(&batch.digest) {
                     self.out.durable.push(Persist::Batch(batch.clone()));
                     self.ordering.missing.remove(&batch.digest);

@@ -194,6 +194,9 @@ impl Replica {
         for Signed { statement, signature } in votes {
             let Some(round) = Round::of(&statement) else { continue };
             let index = CommitIndex(statement.slot.a);
+            if Some(statement.author) == self.epoch.me {
+                self.mind_vote(identity, round, index);
+            }
             self.voted_mut().add_vote(round, statement.author, index, statement.digest, signature);
         }
         if let Some(certificate) = certificate {
@@ -204,6 +207,7 @@ impl Replica {
     /// A verified certificate of the first round: a reason to commit; and where this node's
     /// chain is another one, to prepare nothing more on it.
     fn on_certificate(&mut self, certificate: Certificate) {
+        self.mind_certificate(&certificate);
         let index = certificate.index;
         if index <= self.voted().last_final() {
             return;
@@ -229,7 +233,7 @@ impl Replica {
 
     /// K16: the engine was wrong, here or elsewhere, and what was executed cannot be undone.
     pub(super) fn halt_executed_otherwise(&mut self, index: CommitIndex) {
-        self.halt(format!(
+        self.halt_forked(format!(
             "a quorum certified another block {} of this epoch than the one that was executed here on \
              the engine's word (the epoch is graduated): this node's state is not that of the chain",
             index.0

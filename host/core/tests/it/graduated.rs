@@ -2,13 +2,14 @@
 
 use moult_core::Recovery;
 use moult_core::governance::ProposalError;
-use moult_core::io::{Effect, Input, Persist, Step};
+use moult_core::io::{Effect, GuardUpdate, Input, Persist, Step};
+use moult_core::stop::StopCause;
 use moult_crypto::Signer;
 use moult_sdk::engine::{self, Action};
 use moult_types::message::Blocks;
 use moult_types::*;
 
-use crate::replica::{Node, batches, recovery, votes};
+use crate::replica::{Node, asked_for_a_read, batches, recovery, votes};
 use crate::support::*;
 
 fn graduates_after(blocks: u64) -> Chain {
@@ -186,7 +187,9 @@ fn a_certificate_against_an_executed_block_stops_the_node() {
     let step = node.hear(2, Message::Blocks(Box::new(Blocks { blocks: vec![other], batches, proof })));
     let halts = |effect: &Effect| matches!(effect, Effect::Halt(reason) if reason.contains("block 1 "));
     assert!(step.release.iter().any(halts), "{step:?}");
-    assert!(step.durable.is_empty(), "nothing of it is written");
+    let is_stop = |persist: &Persist| matches!(persist, Persist::Guard(GuardUpdate::Stopped(stop)) if stop.cause == StopCause::Chain);
+    assert!(step.durable.iter().all(is_stop), "nothing else of it is written");
+    assert!(node.replica.guard_state().stopped.is_some(), "and it outlives the next start");
 }
 
 #[test]
@@ -226,4 +229,44 @@ fn a_read_waits_for_a_batch_that_was_made_after_it_began() {
     let marker = batches(&step).remove(0).digest;
     let step = order(&mut node, 4, &[marker]);
     assert_eq!(reply(&step), Some((5, 4)));
+}
+
+/// Who orders nothing waits for two markers of each member, which may take longer than it waits
+/// until it asks again.
+#[test]
+fn an_answer_counts_that_comes_after_the_question_was_asked_again() {
+    let manifest = graduated();
+    let lost = Recovery { signing_stopped: Some("the guard's file is gone".into()), ..recovery(&manifest) };
+    let mut node = Node::recovered(lost, manifest, |_| {});
+    let first = asked_for_a_read(&node.give(Input::Read { id: 1 })).expect("it asks");
+    let reply = |nonce| Message::ReadReply { nonce, epoch: EpochNumber(0), phase: 0, index: CommitIndex(0) };
+    let is_placed = |effect: &Effect| matches!(effect, Effect::ReadAt { ids, .. } if *ids == [1]);
+    for author in [1, 2, 3] {
+        node.now_ms += 600;
+        assert!(asked_for_a_read(&node.give(Input::Wake)).is_some(), "an answer may be lost");
+        let step = node.hear(author, reply(first));
+        assert_eq!(step.release.iter().any(is_placed), author == 3);
+    }
+    // A read that began meanwhile is not answered by it.
+    let second = asked_for_a_read(&node.give(Input::Read { id: 2 })).expect("it asks");
+    assert_ne!(first, second);
+}
+
+/// A node that was started anew asks under other names, and gets no answer to what it asked before.
+#[test]
+fn a_question_of_an_earlier_start_is_not_answered() {
+    let mut node = node();
+    let marker = batches(&node.hear(2, Message::ReadQuery { nonce: 5 })).remove(0).digest;
+    node.give(Input::Peer { key: keys(2).public_key(), up: true, rtt_us: 0 });
+    let is_reply = |effect: &Effect| matches!(effect, Effect::Send { message, .. } if matches!(**message, Message::ReadReply { .. }));
+    let step = order(&mut node, 1, &[marker]);
+    assert_eq!((executed(&node), step.release.iter().any(is_reply)), (vec![1], false));
+    let asked = |starts| {
+        let manifest = graduated();
+        let mut found = Recovery { signing_stopped: Some("lost".into()), ..recovery(&manifest) };
+        found.guard.start_count = starts;
+        asked_for_a_read(&Node::recovered(found, manifest, |_| {}).give(Input::Read { id: 1 }))
+    };
+    assert!(asked(3).is_some());
+    assert_ne!(asked(3), asked(4));
 }

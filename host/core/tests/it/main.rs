@@ -12,4 +12,5 @@ mod repair;
 mod replica;
 mod rollback;
 mod roots;
+mod stop;
 mod support;

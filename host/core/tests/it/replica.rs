@@ -446,6 +446,17 @@ fn a_final_batch_that_is_ordered_again_is_taken_from_the_store() {
     assert_eq!(node.engine.told_batches(held.digest), 2);
 }
 
+/// The name of the question to members that a step asks for reads.
+pub(crate) fn asked_for_a_read(step: &Step) -> Option<u64> {
+    step.release.iter().find_map(|effect| match effect {
+        Effect::Send { message, .. } => match **message {
+            Message::ReadQuery { nonce } => Some(nonce),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
 #[test]
 fn a_node_whose_guard_is_lost_takes_no_part_in_reads() {
     let manifest = manifest(&[1, 1, 1, 1]);
@@ -455,13 +466,9 @@ fn a_node_whose_guard_is_lost_takes_no_part_in_reads() {
     let step = node.hear(1, Message::ReadQuery { nonce: 1 });
     assert!(!step.release.iter().any(is_reply));
     // It needs three others, not two, to read itself.
-    node.give(Input::Read { id: 1 });
-    let reply = |last: u64| Message::ReadReply {
-        nonce: 0,
-        epoch: EpochNumber(0),
-        phase: 0,
-        index: CommitIndex(last),
-    };
+    let nonce = asked_for_a_read(&node.give(Input::Read { id: 1 })).expect("it asks");
+    let reply =
+        |last: u64| Message::ReadReply { nonce, epoch: EpochNumber(0), phase: 0, index: CommitIndex(last) };
     let is_placed = |effect: &Effect| matches!(effect, Effect::ReadAt { .. });
     assert!(!node.hear(1, reply(0)).release.iter().any(is_placed));
     assert!(!node.hear(2, reply(0)).release.iter().any(is_placed));

@@ -21,7 +21,7 @@ fn node_at(stakes: &[u64], blocks: u64) -> Node {
     recovered(stakes, blocks, |_| {})
 }
 
-fn recovered(stakes: &[u64], blocks: u64, change: impl FnOnce(&mut Recovery)) -> Node {
+pub(crate) fn recovered(stakes: &[u64], blocks: u64, change: impl FnOnce(&mut Recovery)) -> Node {
     let mut chain = Chain::new(stakes);
     chain.idle(blocks);
     let manifest: Manifest = chain.manifest.clone();
@@ -108,6 +108,8 @@ fn who_differs_from_a_quorum_signs_nothing_more() {
     assert_eq!(forks(&hear(&mut node, 2, AT, RIGHT)), []);
     let step = hear(&mut node, 3, AT, RIGHT);
     assert_eq!(forks(&step), [100]);
+    let is_stop = |persist: &Persist| matches!(persist, Persist::Guard(GuardUpdate::Stopped(_)));
+    assert!(step.durable.iter().any(is_stop), "no start makes it sign again");
     assert!(client(&node.submit(1)), "it signs no batch");
     node.now_ms += 10_000;
     let step = node.steps(vec![Input::Wake]);

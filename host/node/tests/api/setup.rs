@@ -7,10 +7,11 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use moult_crypto::{KeyPair, Signer, possession};
-use moult_keys::{new_token, write_key};
+use moult_keys::{KeyFile, new_token};
 use moult_module::CompileWorker;
 use moult_node::config::{ApiConfig, NodeConfig, NodeLimits, P2pConfig};
 use moult_node::genesis::{GenesisFile, PinFile};
+use moult_node::key_use::write_new_key;
 use moult_types::{AuthorityId, EpochLimits, FaultModel, Member, ModuleHash, World};
 
 use crate::client::Client;
@@ -33,9 +34,9 @@ impl Setup {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().to_owned();
         let keys = KeyPair::from_seed(&[7; 32]);
-        write_key(&path.join("node.key"), &keys).expect("a key");
-        let token = new_token(&path.join("api.token")).expect("a token");
         let id = AuthorityId::of(&keys.public_key());
+        write_new_key(&KeyFile::plain(&path.join("node.key"), &keys, id)).expect("a key");
+        let token = new_token(&path.join("api.token")).expect("a token");
         let member = Member {
             id,
             key: keys.public_key(),

@@ -192,10 +192,20 @@ impl Checks {
         if nodes[node].byzantine {
             return Ok(());
         }
-        let is_replaced = nodes[node].disk.is_replaced();
-        if is_replaced && matches!(message, Message::Votes { .. } | Message::Abort { .. }) {
-            let what = format!("node {node} votes");
-            return Err(Violation::new("a replaced store signs nothing", what));
+        let disk = &nodes[node].disk;
+        let unfit = [
+            (disk.is_lost(), "a lost folder signs nothing"),
+            (disk.is_replaced(), "a replaced store signs nothing"),
+        ];
+        let unfit = unfit.into_iter().find_map(|(is_so, promise)| is_so.then_some(promise));
+        let is_signed = match message {
+            Message::Votes { .. } | Message::Abort { .. } | Message::StateRoot(_) => true,
+            // What a replica sends of these is its own.
+            Message::Batches(_) => disk.is_lost(),
+            _ => false,
+        };
+        if let Some(promise) = unfit.filter(|_| is_signed) {
+            return Err(Violation::new(promise, format!("node {node} votes, or makes batches")));
         }
         if let Message::Votes { identity, votes, certificate } = message {
             for vote in votes {
@@ -210,10 +220,6 @@ impl Checks {
             }
         }
         if let Message::StateRoot(said) = message {
-            if is_replaced {
-                let what = format!("node {node} states a root");
-                return Err(Violation::new("a replaced store signs nothing", what));
-            }
             if nodes[node].is_spoilt {
                 return Ok(());
             }

@@ -39,20 +39,15 @@ pub fn guard() -> GuardState {
 }
 
 pub fn ledger(global: u64) -> Ledger {
+    let (commit, index) = (CommitIndex(global), CommitIndex(global));
+    let start = Ledger::at_start(&genesis().manifest, GlobalIndex(global), 1000 + global, ProposalId(1));
     Ledger {
-        identity: genesis().manifest.identity(),
-        commit: CommitIndex(global),
-        phase: 0,
-        global: GlobalIndex(global),
-        index: CommitIndex(global),
+        commit,
+        index,
         hash: Digest::ZERO,
-        time_ms: 1000 + global,
         author_times_ms: Vec::new(),
         proposed_ms: Vec::new(),
-        next_proposal: ProposalId(1),
-        open: BTreeMap::new(),
-        graduation: None,
-        failed: Default::default(),
+        ..start
     }
 }
 
