@@ -150,3 +150,7 @@ fn ordered(point: &mut Point, identity: EpochIdentity, survivors: &[Survivor]) -
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "decide_test.rs"]
+mod tests;

@@ -52,6 +52,17 @@ impl Survivor {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_parts(
+        path: PathBuf,
+        node: PublicKey,
+        store: Store,
+        loaded: Loaded,
+        guard: Result<GuardState, String>,
+    ) -> Self {
+        Self { path, node, store, loaded, guard, lock: None, unpacked: None }
+    }
+
     /// Whether this is what a node left behind, not a node.
     pub fn is_backup(&self) -> bool {
         self.unpacked.is_some()
