@@ -83,10 +83,10 @@ impl Auditor {
     /// The genesis cannot begin a chain.
     pub fn new(genesis: &Genesis) -> Result<Self, AuditError> {
         let chain = genesis.chain();
-        let epoch = Epoch::new(chain, genesis.manifest.clone(), GlobalIndex(0), genesis.time_ms)
+        let epoch = Epoch::new(chain, genesis.manifest.clone(), genesis.base(), genesis.time_ms)
             .map_err(AuditError::Genesis)?;
         let ledger = Ledger::at_start(&epoch.manifest, epoch.base, epoch.time_ms, ProposalId(1));
-        let mut audit = Audit::new(chain.to_string(), genesis.name.clone());
+        let mut audit = Audit::new(chain.to_string(), genesis);
         audit.epochs.push(EpochReport::new(&epoch.manifest, epoch.base, epoch.time_ms, &epoch.committee));
         Ok(Self { chain, epoch, former: None, ledger, audit })
     }

@@ -13,6 +13,6 @@ mod report;
 pub use auditor::Auditor;
 pub use error::AuditError;
 pub use report::{
-    Audit, AuthorityReport, BlockPlace, EpochReport, FallbackReport, ModuleReport, ProposalReport,
-    ReadyReport, VoteReport,
+    Audit, AuthorityReport, BlockPlace, EpochReport, FallbackReport, ModuleReport, OriginReport,
+    ProposalReport, ReadyReport, VoteReport,
 };

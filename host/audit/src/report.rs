@@ -2,7 +2,9 @@
 
 use moult_core::governance::{ProposalRecord, ProposalState};
 use moult_types::governance::Decision;
-use moult_types::{AuthorityIndex, Committee, Finality, GlobalIndex, HeldBatch, Manifest, Transaction};
+use moult_types::{
+    AuthorityIndex, Committee, Finality, Genesis, GlobalIndex, HeldBatch, Manifest, Transaction,
+};
 use serde::Serialize;
 
 /// What was checked and found.
@@ -12,6 +14,8 @@ pub struct Audit {
     pub chain: String,
     /// Its name.
     pub name: String,
+    /// The chain that this one carries on, as the genesis says. Not checked here.
+    pub origin: Option<OriginReport>,
     /// The last block that was checked.
     pub last: Option<BlockPlace>,
     /// Certificates that were checked.
@@ -26,6 +30,21 @@ pub struct Audit {
     pub epochs: Vec<EpochReport>,
     /// Proposals by number, with the votes that counted.
     pub proposals: Vec<ProposalReport>,
+}
+
+/// The chain that one carries on, and from where.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct OriginReport {
+    /// The former chain.
+    pub chain: String,
+    /// Its last block that is carried on.
+    pub global_exec_index: u64,
+    /// That block's epoch.
+    pub epoch: u64,
+    /// That block's hash.
+    pub hash: String,
+    /// Root of the state after it.
+    pub state_root: String,
 }
 
 /// A block.
@@ -162,10 +181,18 @@ pub struct ReadyReport {
 }
 
 impl Audit {
-    pub(crate) fn new(chain: String, name: String) -> Self {
+    pub(crate) fn new(chain: String, genesis: &Genesis) -> Self {
+        let origin = genesis.origin.map(|origin| OriginReport {
+            chain: origin.chain.to_string(),
+            global_exec_index: origin.global.0,
+            epoch: origin.epoch.0,
+            hash: origin.hash.to_string(),
+            state_root: origin.state_root.to_string(),
+        });
         Self {
             chain,
-            name,
+            name: genesis.name.clone(),
+            origin,
             last: None,
             certificates: 0,
             batches: 0,

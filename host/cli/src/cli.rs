@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::client::ApiArgs;
 use crate::{
     bench, certify, demo, devnet, epoch, genesis, guard, init, keys, kv, module, node, proposal, propose,
-    replay, restore, sim, status, verify_chain,
+    recover, replay, restore, sim, status, verify_chain,
 };
 
 /// Shown below `--help`.
@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Backup(ApiArgs),
     /// Bring a stopped node's store back from a backup. For disaster only.
     Restore(restore::Args),
+    /// Carry a chain on that lost more authorities for good than it tolerates. For disaster only.
+    Recover(recover::Args),
     /// Show a node's key, and give its authority a new one by an epoch change.
     Keys(keys::Args),
     /// Move what a node's key has signed between machines.
@@ -111,6 +113,10 @@ mod tests {
             "moult backup --api http://127.0.0.1:7400 --token-file t",
             "moult restore b.backup --dir d",
             "moult restore b.backup --dir d --yes",
+            "moult recover plan --genesis g.json --survivor d/data --survivor e/data --backup b.backup --lost 0000000000000000000000000000000000000000000000000000000000000000 \
+             --identity n.json --out recovery --accept-loss --quorum-is-gone",
+            "moult recover apply --genesis recovery/genesis.json --state recovery/state.backup --dir d --chain 0000000000000000000000000000000000000000000000000000000000000000 --yes",
+            "moult verify-chain --genesis g.json --api http://127.0.0.1:7400 --former-genesis f.json --former-store s",
             "moult keys show --config d/moult.toml",
             "moult keys rotate --config d/moult.toml --api http://127.0.0.1:7400 --token-file t --wait",
             "moult guard export --config d/moult.toml --out guard.json",
@@ -177,6 +183,9 @@ mod tests {
             "moult init",
             "moult guard export --config c",
             "moult restore --dir d",
+            "moult recover plan --survivor d/data",
+            "moult recover apply --genesis g --state s --dir d --yes",
+            "moult verify-chain --genesis g.json --former-genesis f.json",
             "moult genesis build --out g.json",
             "moult devnet --nodes 0 --dir d",
             "moult sim --trace",

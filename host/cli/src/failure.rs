@@ -7,6 +7,7 @@ use moult_node::NodeError;
 use moult_node::config::ConfigError;
 use moult_node::genesis::GenesisError;
 use moult_node::guard_transfer::TransferError;
+use moult_recovery::RecoveryError;
 use thiserror::Error;
 
 /// It worked, and the answer is no.
@@ -64,6 +65,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
             || cause.is::<KeyError>()
             || cause.is::<GenesisError>()
             || cause.downcast_ref::<NodeError>().is_some_and(NodeError::is_configuration)
+            || cause.downcast_ref::<RecoveryError>().is_some_and(RecoveryError::is_configuration)
             || cause.downcast_ref::<TransferError>().is_some_and(TransferError::is_configuration)
     });
     if config {

@@ -71,6 +71,7 @@ pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let (chosen, modules) = args.pins.pins()?;
     let limits = args.limits.limits()?;
     let file = GenesisFile {
+        origin: None,
         fallbacks: Vec::new(),
         name: args.name,
         time_ms: now_ms(),

@@ -8,6 +8,7 @@ use moult_crypto::{KeyPair, Signer as _};
 use moult_keys::{Cost, KeyFile, Kind, TokenPlace, Unlock};
 use moult_node::api_types::{EpochBody, ProposalBody, ProposeBody};
 use moult_node::config::NodeConfig;
+use moult_node::key_use::mark_new;
 use moult_node::next_key_path;
 use moult_types::{AuthorityId, Member};
 use serde_json::json;

@@ -31,6 +31,7 @@ mod output;
 mod pins;
 mod proposal;
 mod propose;
+mod recover;
 mod replay;
 mod restore;
 mod revert;
@@ -64,6 +65,7 @@ fn run(command: Command, json: bool) -> anyhow::Result<()> {
         Command::Genesis(args) => genesis::run(args, json),
         Command::Backup(args) => block_on(restore::back_up(&args, json)),
         Command::Restore(args) => restore::run(&args, json),
+        Command::Recover(args) => recover::run(&args, json),
         Command::Keys(args) => block_on(keys::run(args, json)),
         Command::Guard(args) => guard::run(&args, json),
         Command::CheckConfig(args) => node::check_config(&args, json),

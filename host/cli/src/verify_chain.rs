@@ -1,12 +1,13 @@
 //! `moult verify-chain`: re-checks a chain from nothing but its genesis file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use moult_audit::{Audit, AuditError, Auditor, ProposalReport};
 use moult_node::genesis::GenesisFile;
 use moult_store::{DirLock, Store, StoreError, StoreOptions};
+use moult_types::block::link;
 use moult_types::message::Blocks;
 use moult_types::{EpochNumber, Genesis, GlobalIndex, decode};
 use serde_json::json;
@@ -33,12 +34,24 @@ pub(crate) struct Args {
     /// Stop after this block (over all epochs).
     #[arg(long, value_name = "BLOCK")]
     to: Option<u64>,
+    /// Where the chain carries another one on: that one's genesis file. It is checked, too, up to
+    /// the block that is carried on, in the store below.
+    #[arg(long, value_name = "FILE", requires = "former_store")]
+    former_genesis: Option<PathBuf>,
+    /// A store of the former chain, such as `store.before-recovery-1`.
+    #[arg(long, value_name = "DIR", requires = "former_genesis")]
+    former_store: Option<PathBuf>,
     #[command(flatten)]
     api: ApiArgs,
 }
 
 pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let genesis = GenesisFile::load(&args.genesis)?.to_genesis()?;
+    if let (Some(file), Some(dir)) = (&args.former_genesis, &args.former_store) {
+        let former = GenesisFile::load(file)?.to_genesis()?;
+        let link = check_former(&genesis, &former, dir)?;
+        Progress { json }.line(link);
+    }
     let mut check = Check {
         auditor: Auditor::new(&genesis)?,
         to: args.to.unwrap_or(u64::MAX),
@@ -59,6 +72,71 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     answer(&check.auditor.audit(), problem.as_ref(), json)
 }
 
+/// That a chain carries on another one from a block which that chain leads to. Answers with what
+/// was found.
+fn check_former(genesis: &Genesis, former: &Genesis, dir: &Path) -> anyhow::Result<String> {
+    let Some(origin) = genesis.origin else {
+        return Err(negative("this chain carries on no other one: its genesis names none"));
+    };
+    if former.chain() != origin.chain {
+        return Err(negative(format!(
+            "the genesis names chain {} as the former one, and this is chain {}",
+            origin.chain,
+            former.chain()
+        )));
+    }
+    ensure!(Store::exists(dir), "{} is no store", dir.display());
+    let store = Store::open_to_read(dir, former.chain(), StoreOptions::default()).map_err(refused)?;
+    let mut auditor = Auditor::new(former)?;
+    while let Some(stretch) =
+        store.certified_stretch(auditor.next(), auditor.phase(), STRETCH_BYTES).map_err(refused)?
+    {
+        auditor
+            .feed(&stretch)
+            .map_err(|problem| negative(format!("the former chain does not hold: {problem}")))?;
+    }
+    let last = store.last_final()?;
+    if auditor.next() <= last {
+        return Err(negative(format!("the former chain does not hold: block {} is missing", auditor.next())));
+    }
+    // Above the last final block a store is checked when it is opened to be used.
+    let mut at = store.block(origin.global).map_err(refused)?;
+    if at.as_ref().is_none_or(|block| block.hash != origin.hash) {
+        return Err(negative(format!(
+            "block {} of the former chain is another one, or not there",
+            origin.global
+        )));
+    }
+    let mut held = 0;
+    while let Some(block) = at.take().filter(|block| block.global > last) {
+        let below = store.block(GlobalIndex(block.global.0 - 1)).map_err(refused)?;
+        if block.hash != link(block.parent, block.block.body())
+            || below
+                .as_ref()
+                .is_none_or(|below| below.identity == block.identity && below.hash != block.parent)
+        {
+            return Err(negative(format!("block {} of the former chain is not linked", block.global)));
+        }
+        (held, at) = (held + 1, below);
+    }
+    let beyond = last.0.saturating_sub(origin.global.0);
+    let final_to = last.0.min(origin.global.0);
+    Ok(match (held, beyond) {
+        (_, beyond @ 1..) => format!(
+            "the former chain leads to block {}, WHERE IT IS CARRIED ON; {} later blocks are final there and are NOT carried on",
+            grouped(origin.global.0),
+            grouped(beyond)
+        ),
+        (0, _) => {
+            format!("the former chain holds and leads to block {}, which is carried on", grouped(final_to))
+        }
+        (held, _) => format!(
+            "the former chain holds to block {}; {held} blocks above, linked and not final in this store, are carried on",
+            grouped(final_to)
+        ),
+    })
+}
+
 struct Check {
     auditor: Auditor,
     to: u64,
@@ -67,7 +145,7 @@ struct Check {
 }
 
 impl Check {
-    fn store(&mut self, genesis: &Genesis, dir: &std::path::Path) -> anyhow::Result<()> {
+    fn store(&mut self, genesis: &Genesis, dir: &Path) -> anyhow::Result<()> {
         let folder = dir.join("store");
         ensure!(
             Store::exists(&folder),
@@ -124,7 +202,7 @@ impl Check {
             })?;
             self.feed(&stretch)?;
         }
-        ensure!(self.auditor.next() > GlobalIndex(1), "{} has no final block yet", client.url());
+        ensure!(self.auditor.audit().last.is_some(), "{} has no final block yet", client.url());
         Ok(())
     }
 
@@ -162,6 +240,15 @@ fn answer(audit: &Audit, problem: Option<&AuditError>, json: bool) -> anyhow::Re
 
 fn tell(audit: &Audit) {
     say!("chain {} ({})", audit.name, audit.chain);
+    if let Some(origin) = &audit.origin {
+        say!(
+            "it carries on chain {} from block {} ({}), with the state {}: by the word of its genesis",
+            origin.chain,
+            grouped(origin.global_exec_index),
+            origin.hash,
+            origin.state_root
+        );
+    }
     for epoch in &audit.epochs {
         say!(
             "epoch {} ({}): {} blocks after block {}, {} authorities, {} certificates",

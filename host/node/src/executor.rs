@@ -33,11 +33,11 @@ pub(crate) enum Work {
 }
 
 /// Key of the executor's own record in the replicated map; not part of the state root.
-const OWN_KEY: &[u8] = &[3];
+pub const OWN_KEY: &[u8] = &[3];
 
 /// The record: number of the epoch up to which upgrades are in the state, the state root before
 /// any upgrade that followed the last block, that block's hash.
-type Own = (u64, Digest, Digest);
+pub type Own = (u64, Digest, Digest);
 
 /// Memory for entries of the state that were used lately.
 pub(crate) const STATE_MEMORY_BYTES: usize = 64 << 20;

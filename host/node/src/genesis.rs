@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use moult_core::governance::{ProposalError, check_manifest};
 use moult_types::{
-    EpochLimits, EpochNumber, FaultModel, Finality, Genesis, Manifest, Member, ModuleHash, ModulePin, World,
+    ChainId, Digest, EpochLimits, EpochNumber, FaultModel, Finality, Genesis, GlobalIndex, Manifest, Member,
+    ModuleHash, ModulePin, Origin, World,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -50,6 +51,56 @@ impl From<&ModulePin> for PinFile {
     }
 }
 
+/// The chain that one carries on, as written.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OriginFile {
+    /// The former chain.
+    pub chain: ChainId,
+    /// The epoch that it was in.
+    pub epoch: EpochNumber,
+    /// Its last block that is carried on, over all epochs.
+    pub block: GlobalIndex,
+    /// That block's hash, in hex.
+    pub hash: String,
+    /// Root of the state after it, in hex.
+    pub state_root: String,
+}
+
+impl From<&Origin> for OriginFile {
+    fn from(origin: &Origin) -> Self {
+        Self {
+            chain: origin.chain,
+            epoch: origin.epoch,
+            block: origin.global,
+            hash: origin.hash.to_string(),
+            state_root: origin.state_root.to_string(),
+        }
+    }
+}
+
+impl OriginFile {
+    fn to_origin(&self) -> Result<Origin, GenesisError> {
+        let digest = |what, text: &str| {
+            let mut bytes = [0; 32];
+            match hex::decode_to_slice(text, &mut bytes) {
+                Ok(()) => Ok(Digest(bytes)),
+                Err(e) => Err(GenesisError::Origin(format!("`{what}` is no hash in hex: {e}"))),
+            }
+        };
+        if self.block.0 == 0 || self.block.0.checked_add(1 << 62).is_none() || self.epoch.0 >= 1 << 32 {
+            return Err(GenesisError::Origin("`block` or `epoch` is out of range".into()));
+        }
+        Ok(Origin {
+            chain: self.chain,
+            epoch: self.epoch,
+            global: self.block,
+            hash: digest("hash", &self.hash)?,
+            state_root: digest("state_root", &self.state_root)?,
+        })
+    }
+}
+
 /// The genesis as written.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +109,9 @@ pub struct GenesisFile {
     pub name: String,
     /// Milliseconds since 1970.
     pub time_ms: u64,
+    /// The chain that this one carries on (`moult recover`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginFile>,
     /// What the thresholds are made for.
     pub fault_model: FaultModel,
     /// By authority index.
@@ -94,6 +148,9 @@ pub enum GenesisError {
     /// It describes no valid epoch.
     #[error("the genesis is not valid: {0}")]
     Invalid(#[from] ProposalError),
+    /// What it says of the chain that it carries on is not valid.
+    #[error("the genesis is not valid: `origin`: {0}")]
+    Origin(String),
     /// A pin is not valid.
     #[error("the genesis is not valid: world `{world}`: {problem}")]
     Pin {
@@ -140,8 +197,9 @@ impl GenesisFile {
         let fallback = |pin: &PinFile| {
             pin.to_pin().map_err(|problem| GenesisError::Pin { world: World::Engine, problem })
         };
+        let origin = self.origin.as_ref().map(OriginFile::to_origin).transpose()?;
         let manifest = Manifest {
-            number: EpochNumber(0),
+            number: origin.map_or(EpochNumber(0), |origin| origin.epoch.next()),
             members: self.committee.clone(),
             fault_model: self.fault_model,
             modules,
@@ -151,6 +209,6 @@ impl GenesisFile {
             follows: None,
         };
         check_manifest(&manifest)?;
-        Ok(Genesis { name: self.name.clone(), time_ms: self.time_ms, manifest })
+        Ok(Genesis { name: self.name.clone(), time_ms: self.time_ms, origin, manifest })
     }
 }

@@ -109,7 +109,7 @@ pub struct Imported {
 }
 
 /// The guard's file in a data directory.
-pub(crate) fn guard_path(data_dir: &Path) -> PathBuf {
+pub fn guard_path(data_dir: &Path) -> PathBuf {
     data_dir.join("guard").join("guard")
 }
 

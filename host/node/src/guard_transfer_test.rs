@@ -25,6 +25,7 @@ pub(crate) fn node(dir: &Path, seed: u8, name: &str) -> NodeConfig {
     let member = Member { id, key, possession: possession(&authority, id), stake: 1, address: "a:1".into() };
     let pin = PinFile { hash: ModuleHash([1; 32]), config: None, config_hex: None };
     let genesis = GenesisFile {
+        origin: None,
         name: name.into(),
         time_ms: 1,
         fault_model: FaultModel::Byzantine,

@@ -37,7 +37,7 @@ fn handle(dir: &std::path::Path, limits: NodeLimits) -> (NodeHandle, Queues) {
         limits: EpochLimits::default(),
         follows: None,
     };
-    let genesis = Genesis { name: "test".into(), time_ms: 0, manifest: manifest.clone() };
+    let genesis = Genesis { name: "test".into(), time_ms: 0, origin: None, manifest: manifest.clone() };
     let store_dir = dir.join("store");
     std::fs::create_dir_all(&store_dir).expect("a folder");
     let store =

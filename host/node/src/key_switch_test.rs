@@ -35,6 +35,7 @@ impl Machine {
         };
         let pin = PinFile { hash: ModuleHash([1; 32]), config: None, config_hex: None };
         let file = GenesisFile {
+            origin: None,
             name: "c".into(),
             time_ms: 1,
             fault_model: FaultModel::Byzantine,

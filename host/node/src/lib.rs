@@ -36,6 +36,7 @@ mod submissions;
 mod view;
 mod watch;
 
+pub use executor::{OWN_KEY, Own};
 pub use handle::{NodeHandle, QueryError, ReadError, WriteError};
 pub use key_switch::next_key_path;
 pub use node::{Exit, Node, NodeError, run};

@@ -270,6 +270,12 @@ impl Opened {
             StoreOptions { cache_bytes: config.limits.store_cache_bytes, ..StoreOptions::default() };
         let store = if Store::exists(&dir) {
             Store::open(&dir, chain, key, options).map_err(store_error)?
+        } else if let Some(origin) = &genesis.origin {
+            return Err(NodeError::Store(format!(
+                "this chain carries on chain {} from block {}, and the state that it begins with is not here: \
+                 install it with `moult recover apply`",
+                origin.chain, origin.global
+            )));
         } else {
             Store::create(&dir, genesis, key, options).map_err(store_error)?
         };

@@ -243,6 +243,7 @@ fn genesis(rng: &mut Rng, plan: &Plan, modules: &Modules, members: &[Identity]) 
     Genesis {
         name: "simulation".into(),
         time_ms: WALL_START_MS,
+        origin: None,
         manifest: Manifest {
             number: EpochNumber(0),
             members,

@@ -89,6 +89,18 @@ pub enum BackupError {
         /// That of the store in it.
         store: u32,
     },
+    /// Not the state that a genesis carries on.
+    #[error(
+        "the state in {path} has the root {found}, but the genesis carries on the one with root {expected}: both have to come from one `moult recover plan`"
+    )]
+    OtherState {
+        /// Which.
+        path: PathBuf,
+        /// Of the state in it.
+        found: Digest,
+        /// In the genesis.
+        expected: Digest,
+    },
     /// Of another chain or node.
     #[error(
         "the backup {path} is that of key {node} on chain {chain}: a store is restored only where it came from; any other node fetches the chain from its peers"
@@ -221,7 +233,7 @@ impl Store {
             chain: owner.chain,
             node: owner.node,
             epoch: EpochNumber(last(Table::Epochs)?.unwrap_or(0)),
-            last_final: GlobalIndex(last(Table::Certificates)?.unwrap_or(0)),
+            last_final: last(Table::Certificates)?.map_or(self.base, GlobalIndex),
             created_ms,
         };
         let mut frames = FrameWriter::create(path, bytes_max, progress)?;

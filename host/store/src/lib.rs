@@ -15,6 +15,7 @@
 #![allow(clippy::disallowed_methods, reason = "measures how long syncs take; no decision depends on it")]
 
 mod backup;
+mod carry;
 mod durable;
 mod error;
 mod guard_file;
@@ -41,6 +42,7 @@ pub use backup::{
     BACKUP_FORMAT, Backup, BackupError, BackupHeader, BackupProgress, check_backup, list_backups,
     prune_backups,
 };
+pub use carry::{accumulator_of, build_carried};
 pub use durable::DurableLog;
 pub use error::StoreError;
 pub use guard_file::{GuardFile, GuardFileError, LOG_BYTES_MIN};

@@ -19,7 +19,7 @@ use moult_types::{
 use crate::error::StoreError;
 use crate::guard_file::GuardFile;
 use crate::guard_format::StoreWrites;
-use crate::store::{META_GENESIS, META_GUARD, META_LEDGER, Store};
+use crate::store::{META_GUARD, META_LEDGER, Store};
 use crate::tables::{Changes, Table, number_key, phase_number};
 use crate::write::{GuardNote, StoredRecord};
 
@@ -105,8 +105,7 @@ impl Store {
     pub fn load(&self) -> Result<Loaded, StoreError> {
         let tables = &self.tables;
         let missing = |what: &str| StoreError::corrupt(&tables.path, what, "it is missing");
-        let genesis: Genesis =
-            tables.get(Table::Meta, META_GENESIS)?.ok_or_else(|| missing("the genesis"))?;
+        let genesis = self.genesis()?;
         let number = tables.last_number(Table::Epochs)?.map(EpochNumber);
         let epoch = match number {
             Some(number) => self.epoch(number)?.ok_or_else(|| missing("the last epoch"))?,
@@ -279,12 +278,12 @@ impl Store {
         }
     }
 
-    /// The last final block of the chain; 0 before the first.
+    /// The last final block of the chain; before the first that of the genesis, 0 mostly.
     ///
     /// # Errors
     /// The disk.
     pub fn last_final(&self) -> Result<GlobalIndex, StoreError> {
-        Ok(GlobalIndex(self.tables.last_number(Table::Certificates)?.unwrap_or(0)))
+        Ok(self.tables.last_number(Table::Certificates)?.map_or(self.base, GlobalIndex))
     }
 
     #[allow(clippy::type_complexity, reason = "two results of one walk")]
@@ -298,7 +297,7 @@ impl Store {
         if last < epoch.base {
             return Err(bad(epoch.base.0, "the barrier before the epoch has no certificate"));
         }
-        let first = last.0.saturating_sub(self.options.verify_blocks).max(1);
+        let first = last.0.saturating_sub(self.options.verify_blocks).max(self.base.0 + 1);
         let (mut tail, mut barrier) = (Vec::new(), None);
         let mut parent: Option<BlockRecord> = None;
         let mut expected = first;
@@ -328,7 +327,7 @@ impl Store {
             parent = Some(record);
             expected += 1;
         }
-        if last == GlobalIndex(0) {
+        if last == self.base {
             return Ok((None, tail));
         }
         let block = barrier.ok_or_else(|| bad(expected, "it is missing"))?;
@@ -435,7 +434,7 @@ fn is_about(proof: &FinalityProof, block: &BlockRecord) -> bool {
 fn first_epoch(genesis: &Genesis) -> EpochStart {
     EpochStart {
         manifest: genesis.manifest.clone(),
-        base: GlobalIndex(0),
+        base: genesis.base(),
         state_root: None,
         time_ms: genesis.time_ms,
         switched_at_ms: genesis.time_ms,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use moult_types::{ChainId, Genesis, PublicKey};
+use moult_types::{ChainId, Genesis, GlobalIndex, PublicKey};
 
 use crate::error::StoreError;
 use crate::modules::ModuleFiles;
@@ -12,7 +12,7 @@ use crate::tables::{Changes, Table, Tables, unseal};
 use crate::write::StoreWriter;
 
 /// The newest format this program reads and the one it writes.
-pub const STORE_FORMAT: u32 = 2;
+pub const STORE_FORMAT: u32 = 3;
 
 pub(crate) const META_HEADER: &[u8] = b"header";
 pub(crate) const META_GENESIS: &[u8] = b"genesis";
@@ -62,6 +62,8 @@ pub struct Store {
     pub(crate) options: StoreOptions,
     /// Where it is.
     pub(crate) dir: PathBuf,
+    /// The block before the chain's first one.
+    pub(crate) base: GlobalIndex,
 }
 
 impl Store {
@@ -98,7 +100,7 @@ impl Store {
         std::fs::File::open(dir)
             .and_then(|dir| dir.sync_all())
             .map_err(|e| StoreError::io(dir, "sync", e))?;
-        Self::open_tables(dir, options)
+        Ok(Self { base: genesis.base(), ..Self::open_tables(dir, options)? })
     }
 
     /// Opens the store of a chain and node. The caller holds the lock of the data directory.
@@ -143,9 +145,19 @@ impl Store {
         if !Self::exists(dir) {
             return Err(StoreError::Missing { path: dir.to_owned() });
         }
-        let store = Self::open_tables(dir, options)?;
+        let mut store = Self::open_tables(dir, options)?;
         let header = store.header()?;
+        store.base = store.genesis()?.base();
         Ok((store, header))
+    }
+
+    /// What the chain begins with.
+    ///
+    /// # Errors
+    /// The disk, a damaged record.
+    pub fn genesis(&self) -> Result<Genesis, StoreError> {
+        let missing = || StoreError::corrupt(&self.tables.path, "the genesis", "it is missing");
+        self.tables.get(Table::Meta, META_GENESIS)?.ok_or_else(missing)
     }
 
     pub(crate) fn header(&self) -> Result<Header, StoreError> {
@@ -200,6 +212,6 @@ impl Store {
         let database: PathBuf = dir.join("db");
         let tables = Tables::open(&database, options.cache_bytes)?;
         let modules = ModuleFiles::open(&dir.join("modules"))?;
-        Ok(Self { tables, modules, options, dir: dir.to_owned() })
+        Ok(Self { tables, modules, options, dir: dir.to_owned(), base: GlobalIndex(0) })
     }
 }

@@ -280,6 +280,12 @@ impl Changes {
         self.writes.len()
     }
 
+    /// What is put into one table, rising.
+    pub(crate) fn puts(self, table: Table) -> impl Iterator<Item = (Vec<u8>, UserValue)> {
+        let of_table = self.writes.into_iter().filter(move |((of, _), _)| *of == table);
+        of_table.filter_map(|((_, key), value)| Some((key, value?)))
+    }
+
     /// Whether nothing is removed.
     pub(crate) fn only_puts(&self) -> bool {
         self.writes.values().all(Option::is_some)

@@ -31,7 +31,7 @@ pub use ids::{
     AuthorityId, ChainId, EpochIdentity, EpochNumber, GlobalIndex, ModuleHash, ParseError, PublicKey,
     Signature, TraceHash,
 };
-pub use manifest::{EpochLimits, Finality, Follows, Genesis, Manifest, ModulePin, World};
+pub use manifest::{EpochLimits, Finality, Follows, Genesis, Manifest, ModulePin, Origin, World};
 pub use message::Message;
 pub use moult_sdk::{AuthorityIndex, CommitIndex, Digest, FaultModel, Slot, Stake, Statement};
 pub use state_root::StateRoot;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::hash_of;
 use crate::committee::{Committee, CommitteeError, Member};
-use crate::ids::{ChainId, EpochIdentity, EpochNumber, ModuleHash, ParseError};
+use crate::ids::{ChainId, EpochIdentity, EpochNumber, GlobalIndex, ModuleHash, ParseError};
 use crate::phase::Phase;
 
 /// Longest configuration of a module, in bytes.
@@ -206,6 +206,22 @@ impl Manifest {
     }
 }
 
+/// Where a chain goes on that lost its quorum for good: the state of the new chain's beginning.
+/// Nobody can sign for it; whoever starts from a genesis with it has agreed to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Origin {
+    /// The former chain.
+    pub chain: ChainId,
+    /// The epoch that it was in.
+    pub epoch: EpochNumber,
+    /// Its last block that is carried on.
+    pub global: GlobalIndex,
+    /// That block's hash.
+    pub hash: Digest,
+    /// Root of the state after it, which the new chain begins with.
+    pub state_root: Digest,
+}
+
 /// Where a chain begins.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
 pub struct Genesis {
@@ -213,7 +229,9 @@ pub struct Genesis {
     pub name: String,
     /// Milliseconds since 1970; no block time lies before it.
     pub time_ms: u64,
-    /// Epoch 0.
+    /// The chain that this one carries on; `None`: it begins with nothing.
+    pub origin: Option<Origin>,
+    /// The first epoch: number 0, or the one after that of the former chain.
     pub manifest: Manifest,
 }
 
@@ -221,5 +239,10 @@ impl Genesis {
     /// Names the chain.
     pub fn chain(&self) -> ChainId {
         ChainId(hash_of("moult genesis", self).0)
+    }
+
+    /// The block before the first one: 0, or the last one that is carried on.
+    pub fn base(&self) -> GlobalIndex {
+        self.origin.map_or(GlobalIndex(0), |origin| origin.global)
     }
 }

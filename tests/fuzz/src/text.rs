@@ -90,6 +90,7 @@ fn names(bytes: &[u8]) {
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let manifest = sample::manifest();
     let file = GenesisFile {
+        origin: None,
         fallbacks: Vec::new(),
         name: "chain".into(),
         time_ms: 1000,

@@ -146,7 +146,10 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     add(13, encode(&blocks));
     add(14, encode(&sample::status()));
     add(15, encode(&manifest));
-    add(16, encode(&Genesis { name: "chain".into(), time_ms: 1000, manifest: manifest.clone() }));
+    add(
+        16,
+        encode(&Genesis { name: "chain".into(), time_ms: 1000, origin: None, manifest: manifest.clone() }),
+    );
     let scope = Scope::Epoch(manifest.identity());
     let signed = sample::vote_for(moult_types::Round::Prepare, 1, 1, moult_types::Digest([3; 32]));
     add(17, encode(&signed));

@@ -16,6 +16,7 @@ mod partition;
 mod power;
 mod proposals;
 mod raft;
+mod recover;
 mod refusal;
 mod revert;
 mod sleeper;

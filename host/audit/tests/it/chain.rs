@@ -47,7 +47,7 @@ pub(crate) fn genesis(name: &str) -> Genesis {
         limits: limits(),
         follows: None,
     };
-    Genesis { name: name.into(), time_ms: 1_000, manifest }
+    Genesis { name: name.into(), time_ms: 1_000, origin: None, manifest }
 }
 
 /// What is final so far, and the makings of the next block.

@@ -107,6 +107,7 @@ impl Layout {
             nodes.push(node);
         }
         let genesis = GenesisFile {
+            origin: None,
             fallbacks: Vec::new(),
             name: "devnet".into(),
             time_ms: now_ms(),

@@ -51,6 +51,7 @@ impl Setup {
                 .collect();
         let limits = EpochLimits { window_blocks: 4, barrier_distance_blocks: 4, ..EpochLimits::default() };
         let genesis = GenesisFile {
+            origin: None,
             fallbacks: Vec::new(),
             name: "api test".into(),
             time_ms: 1,

@@ -31,7 +31,7 @@ pub fn genesis() -> Genesis {
         limits: EpochLimits::default(),
         follows: None,
     };
-    Genesis { name: "test".into(), time_ms: 1000, manifest }
+    Genesis { name: "test".into(), time_ms: 1000, origin: None, manifest }
 }
 
 pub fn guard() -> GuardState {
