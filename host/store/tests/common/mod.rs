@@ -39,21 +39,8 @@ pub fn guard() -> GuardState {
 }
 
 pub fn ledger(global: u64) -> Ledger {
-    Ledger {
-        identity: genesis().manifest.identity(),
-        commit: CommitIndex(global),
-        phase: 0,
-        global: GlobalIndex(global),
-        index: CommitIndex(global),
-        hash: Digest::ZERO,
-        time_ms: 1000 + global,
-        author_times_ms: Vec::new(),
-        proposed_ms: Vec::new(),
-        next_proposal: ProposalId(1),
-        open: BTreeMap::new(),
-        graduation: None,
-        failed: Default::default(),
-    }
+    let start = Ledger::at_start(&genesis().manifest, GlobalIndex(global), 1000 + global, ProposalId(1));
+    Ledger { commit: CommitIndex(global), index: CommitIndex(global), hash: Digest::ZERO, ..start }
 }
 
 pub fn create(dir: &Path) -> Store {
