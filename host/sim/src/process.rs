@@ -47,9 +47,8 @@ impl World {
                 return Err(Violation::new("recovery", format!("node {node}: {what}")));
             }
         };
-        if self.plan.has_bug(Bug::ReplacedStoreSigns)
-            || self.plan.has_bug(Bug::LostFolderSigns) && it.disk.is_lost()
-        {
+        let signs = if it.disk.is_lost() { Bug::LostFolderSigns } else { Bug::ReplacedStoreSigns };
+        if self.plan.has_bug(signs) {
             recovery.signing_stopped = None;
         }
         it.life += 1;
