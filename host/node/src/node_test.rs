@@ -8,7 +8,7 @@ use crate::guard_transfer::tests::{keys, lived, node};
 fn opened(config: &NodeConfig) -> Result<Opened, NodeError> {
     let genesis = GenesisFile::load(&config.genesis).expect("a file").to_genesis().expect("a genesis");
     std::fs::create_dir_all(&config.data_dir).expect("made");
-    Opened::open(config, &genesis, &keys())
+    Opened::open(config, &genesis, &keys().into())
 }
 
 fn stopped(config: &NodeConfig) -> Option<String> {
@@ -24,7 +24,9 @@ fn a_folder_that_is_lost_makes_no_new_guard() {
     std::fs::remove_dir_all(&config.data_dir).expect("removed");
     std::fs::remove_file(&config.key_file).expect("removed");
     // One that was made here.
-    key_use::write_new_key(&config.key_file, &keys()).expect("written");
+    let id = AuthorityId::of(&keys().public_key());
+    let file = KeyFile::plain(&config.key_file, &keys(), id);
+    key_use::write_new_key(&file).expect("written");
     assert_eq!(stopped(&config), None);
     assert_eq!(stopped(&config), None, "as at any later start");
     std::fs::remove_dir_all(&config.data_dir).expect("removed");

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use moult_audit::AuditError;
 use moult_core::governance::ProposalError;
+use moult_keys::KeyError;
 use moult_module::ModuleError;
-use moult_node::files::FileError;
 use moult_node::genesis::GenesisError;
 use moult_store::{BackupError, GuardFileError, StoreError};
 use moult_types::{AuthorityId, ChainId, Digest, GlobalIndex};
@@ -31,7 +31,7 @@ impl fmt::Display for Computed {
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum RecoveryError {
     #[error(transparent)]
-    File(#[from] FileError),
+    Key(#[from] KeyError),
     #[error(transparent)]
     Genesis(#[from] GenesisError),
     #[error(transparent)]
@@ -85,6 +85,6 @@ impl RecoveryError {
 
     /// Whether the configuration or its files are at fault (exit code 78).
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::File(_) | Self::Genesis(_))
+        matches!(self, Self::Key(_) | Self::Genesis(_))
     }
 }

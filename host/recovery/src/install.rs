@@ -13,9 +13,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use moult_crypto::Signer as _;
+use moult_keys::KeyFile;
 use moult_node::config::NodeConfig;
-use moult_node::files::read_key;
 use moult_node::genesis::GenesisFile;
 use moult_node::guard_transfer::guard_path;
 use moult_store::{
@@ -89,7 +88,7 @@ impl<'a> Installation<'a> {
     pub fn open(config: &'a NodeConfig, file: &'a GenesisFile) -> Result<Self, RecoveryError> {
         let genesis = file.to_genesis()?;
         let origin = genesis.origin.ok_or(RecoveryError::NoOrigin)?;
-        let key = read_key(&config.key_file)?.public_key();
+        let key = KeyFile::read(&config.key_file)?.public_key();
         let lock = DirLock::acquire(&config.data_dir)?;
         refuse_half_restored(&config.data_dir)?;
         if config.genesis.exists() {
