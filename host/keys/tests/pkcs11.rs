@@ -82,7 +82,8 @@ fn checks(dir: &Path) {
     let path = dir.join("node.key");
 
     refused("PIN is not accepted", KeyFile::new_in_token(&path, place("first", "node"), &wrong, None));
-    refused("there are: `first`", KeyFile::new_in_token(&path, place("third", "node"), &pin, None));
+    // Tokens are listed in no order of their own.
+    refused("no such token; there are: `", KeyFile::new_in_token(&path, place("third", "node"), &pin, None));
     refused("one line", KeyFile::new_in_token(&path, place("first", "a\nb"), &pin, None));
     let made = KeyFile::new_in_token(&path, place("first", "node"), &pin, None).unwrap();
     made.write().unwrap();
