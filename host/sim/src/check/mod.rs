@@ -200,8 +200,10 @@ impl Checks {
         let unfit = unfit.into_iter().find_map(|(is_so, promise)| is_so.then_some(promise));
         let is_signed = match message {
             Message::Votes { .. } | Message::Abort { .. } | Message::StateRoot(_) => true,
-            // What a replica sends of these is its own.
-            Message::Batches(_) => disk.is_lost(),
+            // Those of others are shown to who may lack them, and so are its own of before.
+            Message::Batches(batches) => {
+                disk.is_lost() && self.signatures.has_new(&nodes[node].public, batches, &self.epochs)
+            }
             _ => false,
         };
         if let Some(promise) = unfit.filter(|_| is_signed) {

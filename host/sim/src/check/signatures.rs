@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use moult_types::{
-    Digest, EpochIdentity, EpochNumber, Manifest, Message, PublicKey, Scope, Statement, SystemTransaction,
-    Transaction,
+    Digest, EpochIdentity, EpochNumber, Manifest, Message, PublicKey, Scope, SignedBatch, Statement,
+    SystemTransaction, Transaction,
 };
 
 use super::Epochs;
@@ -52,6 +52,17 @@ impl Signatures {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether a batch among these was made with a key and not sent by anybody before.
+    pub(crate) fn has_new(&self, key: &PublicKey, batches: &[SignedBatch], epochs: &Epochs) -> bool {
+        batches.iter().any(|signed| {
+            let batch = &signed.batch;
+            let author = epochs.get(batch.number).and_then(|m| m.members.get(batch.author.as_usize()));
+            let slot = batch.statement(batch.digest()).slot;
+            let made = (*key, Scope::Number(batch.number), slot.kind, slot.a, slot.b);
+            author.is_some_and(|member| member.key == *key) && !self.signed.contains_key(&made)
+        })
     }
 
     fn system(
