@@ -143,7 +143,7 @@ fn bugs_of_the_shell() {
         (Bug::GuardRestored, &["one digest a slot", "one place a key"]),
         (Bug::GuardForgotten, &["one digest a slot", "one place a key"]),
         (Bug::ReadsServedEarly, &["linearizable"]),
-        (Bug::SignaturesUnchecked, &["certificates", "agreement", "integrity"]),
+        (Bug::SignaturesUnchecked, &["certificates", "agreement", "integrity", "one place a key"]),
         (Bug::BlockSkipped, &["store"]),
         (Bug::StateOfNode, &["state root"]),
         (Bug::EpochInTwoRecords, &["one successor", "recovery", "barrier"]),
