@@ -29,7 +29,7 @@ fn retired(path: &Path, key: PublicKey) -> PathBuf {
     named(path, &format!(".retired-{short}"))
 }
 
-fn named(path: &Path, ending: &str) -> PathBuf {
+pub(crate) fn named(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)

@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use moult_keys::{KeyError, KeyFile, write_secret};
 use moult_types::{ChainId, PublicKey};
 
+use crate::key_switch::named;
+
 /// First line of the file.
 const HEADER: &str = "moult chains of a key 1";
 
 /// Where it is.
 pub fn chains_path(key_file: &Path) -> PathBuf {
-    let mut name = key_file.as_os_str().to_owned();
-    name.push(".chains");
-    PathBuf::from(name)
+    named(key_file, ".chains")
 }
 
 /// Writes the file of a key that was made just now, for a node: it has signed nothing anywhere.

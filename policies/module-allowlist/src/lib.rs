@@ -4,13 +4,14 @@
 //!   that are not there yet;
 //! - upon a module, an engine to fall back to among them, that neither runs in the present epoch for
 //!   the same world nor is listed for it: reject and name it;
+//! - upon another list for this policy: wait, until an operator approves by hand;
 //! - else approve.
 //!
 //! The configuration has a line `WORLD=HASH` for each module that may come (64 hex digits, with or
-//! without `sha256:` before them). So this policy can be led past its list only by a change that it
-//! let in itself: what is pinned next for the world "approval" has to be listed as well. An operator's
-//! approval stands in for nothing. A configuration that is not one of this policy's traps, which is no
-//! vote and an alert.
+//! without `sha256:` before them). What is pinned next for the world "approval" has to be listed as
+//! well, so without a quorum of operators nothing comes that the list does not name. Configurations of
+//! other modules are not judged. An operator's approval stands in for nothing else. A configuration that
+//! is not one of this policy's traps, which is no vote and an alert.
 
 use moult_sdk::Digest;
 use moult_sdk::approval::{
@@ -43,10 +44,25 @@ impl ApprovalPolicy for ModuleAllowlist {
                 "{} module sha256:{} is not on the list of modules that may come",
                 check.world, check.hash
             )),
+            // Else a list could be made longer by a change that brings no module, and used by the next.
+            None if has_other_list(proposal, context) && context.operator != Some(Verdict::Approve) => {
+                Verdict::Wait
+            }
             None => Verdict::Approve,
         }
     }
 }
+
+/// Whether this policy stays, with another configuration.
+fn has_other_list(proposal: &Proposal, context: &Context) -> bool {
+    let present = context.present.modules.iter().find(|pin| pin.world == OWN_WORLD);
+    let next = proposal.next.modules.iter().find(|pin| pin.world == OWN_WORLD);
+    present
+        .zip(next)
+        .is_some_and(|(present, next)| present.hash == next.hash && present.config != next.config)
+}
+
+const OWN_WORLD: &str = "approval";
 
 /// Reads the configuration: worlds with the hashes of their modules.
 ///
@@ -113,7 +129,20 @@ mod tests {
     }
 
     #[test]
-    fn an_operators_approval_stands_in_for_nothing() {
+    fn another_list_comes_by_hand_alone() {
+        let mut case = Case::unchanged();
+        let own = case.proposal.next.modules.iter_mut().find(|pin| pin.world == OWN_WORLD).expect("pinned");
+        own.config = list(&[("engine", 7)]).into_bytes();
+        assert_eq!(case.ask::<ModuleAllowlist>(""), Verdict::Wait);
+        case.context.operator = Some(Verdict::Approve);
+        assert_eq!(case.ask::<ModuleAllowlist>(""), Verdict::Approve);
+        case.pin("engine", Digest([7; 32]));
+        let verdict = case.ask::<ModuleAllowlist>("");
+        assert!(matches!(verdict, Verdict::Reject(_)), "the present list counts: {verdict:?}");
+    }
+
+    #[test]
+    fn an_operators_approval_lets_in_no_module() {
         let mut case = Case::unchanged();
         case.pin("engine", Digest([7; 32]));
         case.context.operator = Some(Verdict::Approve);
