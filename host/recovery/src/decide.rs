@@ -5,6 +5,7 @@
 //! given meet every quorum, the highest of their certificates lies at or above all that was
 //! acknowledged, and by S1 on one chain with it. Blocks below it are kept, whether final or not.
 
+use moult_core::governance::Ledger;
 use moult_core::guard::GuardState;
 use moult_core::io::EpochStart;
 use moult_core::kernel::check_certificate;
@@ -69,6 +70,9 @@ pub(crate) fn decide(survivors: &[Survivor]) -> Result<Point, RecoveryError> {
         Finality::Certified => prepared(&mut point, identity, survivors)?,
         Finality::Graduated => ordered(&mut point, identity, survivors)?,
     }
+    let ledger = survivors.get(point.best).and_then(|survivor| survivor.loaded.ledger.as_ref());
+    let doubt = ledger.and_then(|ledger| doubt_of_next_committee(&point, ledger));
+    point.doubts.extend(doubt);
     Ok(point)
 }
 
@@ -118,6 +122,22 @@ fn prepared(point: &mut Point, identity: EpochIdentity, survivors: &[Survivor]) 
         format!("a quorum holds block {} of the epoch, and no survivor that was given does", index.0)
     }));
     Ok(())
+}
+
+/// Whether another committee may have begun the next epoch, of which no survivor knows: that these
+/// meet every quorum of theirs says nothing about it.
+fn doubt_of_next_committee(point: &Point, ledger: &Ledger) -> Option<String> {
+    let (record, barrier) = ledger.schedule()?;
+    // What is carried on above the last final block schedules nothing so near.
+    let reached = ledger.index.0 + point.global.0.saturating_sub(point.last_final.0);
+    let (next, present) = (&record.proposal, &point.epoch.manifest);
+    let is_other = (&next.new_committee, next.fault_model) != (&present.members, present.fault_model);
+    (is_other && reached >= barrier.0).then(|| {
+        format!(
+            "epoch {} of another committee may have begun after block {}: bring a survivor of it, if there is one",
+            next.new_epoch, point.global
+        )
+    })
 }
 
 /// Whether the survivors whose guards are there meet every quorum.

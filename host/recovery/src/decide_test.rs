@@ -2,13 +2,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use moult_core::governance::{ProposalRecord, ProposalState};
 use moult_crypto::{KeyPair, Signer as _, possession};
 use moult_store::{Loaded, Store, StoreOptions};
 use moult_types::block::{CertificateVote, link, vote_statement};
 use moult_types::phase::{Claim, FinalityProof};
 use moult_types::{
-    AuthorityId, AuthorityIndex, Block, BlockRecord, CommitIndex, EpochLimits, EpochNumber, FaultModel,
-    Genesis, Manifest, Member, Scope,
+    Activation, AuthorityId, AuthorityIndex, Block, BlockRecord, CommitIndex, EpochChangeProposal,
+    EpochLimits, EpochNumber, FaultModel, Genesis, Manifest, Member, ProposalId, Scope,
 };
 
 use super::*;
@@ -61,6 +62,39 @@ impl Chain {
         let node = keys(0).public_key();
         let store = Store::create(folder.path(), &genesis, node, StoreOptions::default()).expect("created");
         Self { _folder: folder, store, genesis, blocks }
+    }
+
+    /// The ledger after block 3, with a change scheduled to as many of the members.
+    fn scheduled(&self, barrier: CommitIndex, members: usize) -> Ledger {
+        let manifest = &self.genesis.manifest;
+        let proposal = EpochChangeProposal {
+            new_epoch: EpochNumber(1),
+            new_committee: manifest.members[..members].to_vec(),
+            new_epoch_timestamp_ms: 0,
+            proposal_commit_index: CommitIndex(0),
+            modules: BTreeMap::new(),
+            fallbacks: Vec::new(),
+            fault_model: manifest.fault_model,
+            limits: manifest.limits.clone(),
+            activation: Activation::AsSoonAsReady,
+            deadline: CommitIndex(1_000),
+            proposer: manifest.members[0].id,
+            readmit_failed: false,
+            reports: Vec::new(),
+        };
+        let record = ProposalRecord {
+            id: ProposalId(1),
+            hash: Digest::ZERO,
+            proposal,
+            author: AuthorityIndex(0),
+            state: ProposalState::Scheduled { barrier },
+            proposed: (CommitIndex(1), 1),
+            changed: (CommitIndex(3), 3),
+            votes: BTreeMap::new(),
+            ready: BTreeMap::new(),
+        };
+        let start = Ledger::at_start(manifest, GlobalIndex(3), 3, ProposalId(2));
+        Ledger { index: CommitIndex(3), open: BTreeMap::from([(record.id, record)]), ..start }
     }
 
     fn certificate(&self, round: Round, block: &BlockRecord, places: &[u8]) -> Certificate {
@@ -164,4 +198,18 @@ fn where_acknowledged_writes_may_be_missing_it_says_so() {
     let (global, said) = doubt(&[chain.survivor(0, 5, Some((5, &[0, 1, 2]))), aborting]);
     assert!(global == 3 && said.contains("given up"), "{said}");
     assert!(matches!(decide(&[]), Err(RecoveryError::Nobody)));
+}
+
+#[test]
+fn at_a_barrier_another_committee_may_have_gone_on() {
+    let chain = Chain::new();
+    let at_barrier = |barrier: u64, members: usize| {
+        let mut first = chain.survivor(0, 5, Some((5, &[0, 1, 2])));
+        first.loaded.ledger = Some(chain.scheduled(CommitIndex(barrier), members));
+        decided(&[first, chain.survivor(1, 5, Some((4, &[0, 1, 2])))])
+    };
+    let (global, doubts) = at_barrier(5, 3);
+    assert!(global == 5 && doubts.len() == 1 && doubts[0].contains("another committee"), "{doubts:?}");
+    assert_eq!(at_barrier(6, 3), (5, Vec::new()), "the barrier is not reached");
+    assert_eq!(at_barrier(5, 4), (5, Vec::new()), "the same committee: its guards are here");
 }
